@@ -1,0 +1,126 @@
+//! What is handed to the writer, and what it answers.
+
+use serde::{Deserialize, Serialize};
+
+use crate::assertion::{Assertion, EventId};
+use crate::definitions::DefinitionChange;
+use crate::schema::{RowKey, TableId, Tenant};
+use crate::time::SystemTime;
+use crate::tx::TxId;
+
+/// Work for one atomic commit: transactions in order, and what must become durable with them.
+///
+/// Every value must already be of its column's type, every stated period non-empty and every table
+/// exist: the writer checks and refuses the whole batch otherwise, as a mistake of its caller.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    /// Applied by the first transaction; a batch with definitions and no `txs` spends one.
+    pub definitions: Vec<DefinitionChange>,
+    pub txs: Vec<Tx>,
+    pub sources: Vec<SourceAdvance>,
+    pub dead_letters: Vec<DeadLetter>,
+    pub origin: Origin,
+}
+
+/// One transaction: one record, event or client write.
+#[derive(Debug, Clone, Default)]
+pub struct Tx {
+    pub writes: Vec<Write>,
+    /// Where the record stood in its source.
+    pub position: Option<SourcePosition>,
+}
+
+/// One statement of a transaction about one table.
+#[derive(Debug, Clone)]
+pub struct Write {
+    pub tenant: Tenant,
+    pub table: TableId,
+    pub kind: WriteKind,
+}
+
+/// What a [`Write`] does.
+#[derive(Debug, Clone)]
+pub enum WriteKind {
+    /// Asserts something about a key. All assertions of one transaction under one event id are one
+    /// set, replaced as a whole; `content_hash` must then be the same in all of them.
+    Assert { key: RowKey, assertion: Assertion, event: Option<Event> },
+    /// Takes back what an event id says now.
+    Retract { event_id: EventId },
+}
+
+/// The identity and content of the event behind an assertion (EFFECTIVE tables).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    pub id: EventId,
+    /// Over verb, key, fields and the times that a mapping names, of all the event's assertions.
+    pub content_hash: u128,
+}
+
+/// A place in a Kafka topic.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SourcePosition {
+    pub topic: String,
+    pub partition: i32,
+    pub offset: i64,
+}
+
+/// The next offset to read of a partition, made durable with the batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceAdvance {
+    pub stream: String,
+    pub topic: String,
+    pub partition: i32,
+    pub next_offset: i64,
+}
+
+/// A record that could not be processed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// Given by the writer, from 1; what the sender sets is ignored.
+    pub id: u64,
+    pub tenant: String,
+    pub stream: String,
+    pub topic: Option<String>,
+    pub partition: Option<i32>,
+    pub offset: Option<i64>,
+    pub reason: String,
+    /// Raw bytes, at most the first 64 KiB.
+    pub value: Vec<u8>,
+    /// The record's whole size in bytes.
+    pub size: u64,
+    /// System time in microseconds; given by the writer.
+    pub at: i64,
+}
+
+/// Who a batch came from, for the journal.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Origin {
+    /// A client's write or definition.
+    #[default]
+    Client,
+    /// Events posted to a stream.
+    Events { stream: String },
+    /// Records of a Kafka topic.
+    Kafka { stream: String },
+}
+
+/// What became of one transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TxOutcome {
+    Applied(TxId),
+    /// Its event id already says the same: no transaction spent.
+    Duplicate,
+    /// Its order is below that of its event id: dropped, no transaction spent.
+    Stale,
+}
+
+/// The answer to a batch that is durable.
+#[derive(Debug, Clone)]
+pub struct Committed {
+    /// One for each of the batch's `txs`, in order.
+    pub outcomes: Vec<TxOutcome>,
+    /// The last transaction of the store once the batch is in.
+    pub last_tx: TxId,
+    /// The system time of `last_tx`.
+    pub system_time: SystemTime,
+}

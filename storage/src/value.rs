@@ -1,0 +1,87 @@
+//! Column values and the rows that hold them.
+
+use crate::schema::ColumnId;
+
+/// One column's value. `Null` never stands inside a stored row: an absent column reads as NULL.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    /// Unscaled decimal(38, 9): the number times 10^9.
+    Decimal(i128),
+    Text(String),
+    Bytes(Vec<u8>),
+    /// Days since the Unix epoch.
+    Date(i32),
+    /// Microseconds since midnight.
+    Time(i64),
+    /// Microseconds since the Unix epoch, UTC.
+    Timestamp(i64),
+    /// JSON text, as it was sent.
+    Json(String),
+    List(Vec<Value>),
+    /// Fields in the order of their type.
+    Struct(Vec<Value>),
+}
+
+impl Value {
+    /// True for NULL.
+    pub const fn is_null(&self) -> bool {
+        matches!(self, Self::Null)
+    }
+}
+
+/// A document: values by column, in column order, without NULLs.
+///
+/// In an assertion's fields a `Null` may stand: the field was sent and was NULL.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Row {
+    fields: Vec<(ColumnId, Value)>,
+}
+
+impl Row {
+    /// Builds a row from fields in any order; of two for one column the later wins.
+    pub fn new(fields: impl IntoIterator<Item = (ColumnId, Value)>) -> Self {
+        let mut row = Self::default();
+        for (column, value) in fields {
+            row.set(column, value);
+        }
+        row
+    }
+
+    /// Returns the fields in column order.
+    pub fn fields(&self) -> &[(ColumnId, Value)] {
+        &self.fields
+    }
+
+    /// Returns a column's value; `None` where absent.
+    pub fn get(&self, column: ColumnId) -> Option<&Value> {
+        self.fields
+            .binary_search_by_key(&column, |(id, _)| *id)
+            .ok()
+            .map(|at| &self.fields[at].1)
+    }
+
+    /// Sets a column, keeping the order.
+    pub fn set(&mut self, column: ColumnId, value: Value) {
+        match self.fields.binary_search_by_key(&column, |(id, _)| *id) {
+            Ok(at) => self.fields[at].1 = value,
+            Err(at) => self.fields.insert(at, (column, value)),
+        }
+    }
+
+    /// Removes a column.
+    pub fn unset(&mut self, column: ColumnId) {
+        if let Ok(at) = self.fields.binary_search_by_key(&column, |(id, _)| *id) {
+            self.fields.remove(at);
+        }
+    }
+
+    /// Returns the row without its NULL fields: what is stored of a put.
+    pub fn without_nulls(mut self) -> Self {
+        self.fields.retain(|(_, value)| !value.is_null());
+        self
+    }
+}
