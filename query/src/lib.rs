@@ -1,1 +1,8 @@
-//! placeholder
+//! SQL at a basis: the temporal dialect, its statements, and their planning and running.
+
+pub mod dialect;
+mod error;
+pub mod rewrite;
+pub mod statements;
+
+pub use error::{Error, Result, SqlState};

@@ -59,7 +59,7 @@ pub enum DefinitionChange {
 }
 
 /// All definitions in force after one transaction. Cheap to share, never changed in place.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default)]
 pub struct Definitions {
     /// Tables by name.
     pub tables: BTreeMap<String, Arc<TableDef>>,
