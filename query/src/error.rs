@@ -1,0 +1,294 @@
+//! What can go wrong with a statement, each with its SQLSTATE and, where known, its place.
+
+use datafusion::error::DataFusionError;
+
+/// The result of work on a statement.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The SQLSTATE codes that statements answer with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SqlState {
+    /// 0A000: a form that is not built, or refused in this place.
+    FeatureNotSupported,
+    /// 0B000: a basis that the server has not reached, or of another store.
+    UnreachedBasis,
+    /// 21000: a scalar sub-query or key with more than one row.
+    CardinalityViolation,
+    /// 22003: a number that its type cannot hold.
+    NumericOutOfRange,
+    /// 22004: NULL where it means nothing.
+    NullNotAllowed,
+    /// 22008: an instant finer than a microsecond, or a date that does not exist.
+    DatetimeOverflow,
+    /// 22012: division by zero.
+    DivisionByZero,
+    /// 22023: inverted or empty bounds, or a wrong option value.
+    InvalidParameter,
+    /// 22P02: text that is no value of its type.
+    InvalidText,
+    /// 23502: NULL in a column that is NOT NULL.
+    NotNullViolation,
+    /// 25006: a write in a read transaction.
+    ReadOnlyTransaction,
+    /// 25P01: COMMIT or ROLLBACK outside a transaction.
+    NoActiveTransaction,
+    /// 2BP01: others depend on what is dropped.
+    DependentObjects,
+    /// 3D000: a tenant that does not exist.
+    UnknownTenant,
+    /// 40001: a write that lost against others for as long as it may try.
+    SerializationFailure,
+    /// 42601: text that is no statement.
+    SyntaxError,
+    /// 42701: a column named twice.
+    DuplicateColumn,
+    /// 42702: a column name that several tables have.
+    AmbiguousColumn,
+    /// 42703: a column that does not exist.
+    UndefinedColumn,
+    /// 42704: a stream, mapping, projection, type or option that does not exist.
+    UndefinedObject,
+    /// 42710: a stream, mapping or projection that exists already.
+    DuplicateObject,
+    /// 42712: two tables of one FROM under one name.
+    DuplicateAlias,
+    /// 42804: a value or expression of the wrong type.
+    DatatypeMismatch,
+    /// 42883: a function or operator that does not exist.
+    UndefinedFunction,
+    /// 42P01: a table that does not exist.
+    UndefinedTable,
+    /// 42P02: a parameter that was not given.
+    UndefinedParameter,
+    /// 42P07: a table that exists already.
+    DuplicateTable,
+    /// 42P10: a column reference that is not allowed where it stands.
+    InvalidColumnReference,
+    /// 42P16: a table declaration that contradicts itself.
+    InvalidTableDefinition,
+    /// 53200: over the memory budget.
+    OutOfMemory,
+    /// 54000: over a limit on the size of a statement or an answer.
+    LimitExceeded,
+    /// 54001: a statement nested too deeply or chained too long.
+    StatementTooComplex,
+    /// 55000: the object is not in a state for this.
+    ObjectNotInState,
+    /// 57014: cancelled, or past its time limit.
+    QueryCanceled,
+    /// 57P03: the server is shutting down.
+    CannotConnectNow,
+    /// P0004: an ASSERT that did not hold.
+    AssertFailure,
+    /// XX000: a fault of ours.
+    Internal,
+}
+
+impl SqlState {
+    /// Returns the five characters.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::FeatureNotSupported => "0A000",
+            Self::UnreachedBasis => "0B000",
+            Self::CardinalityViolation => "21000",
+            Self::NumericOutOfRange => "22003",
+            Self::NullNotAllowed => "22004",
+            Self::DatetimeOverflow => "22008",
+            Self::DivisionByZero => "22012",
+            Self::InvalidParameter => "22023",
+            Self::InvalidText => "22P02",
+            Self::NotNullViolation => "23502",
+            Self::ReadOnlyTransaction => "25006",
+            Self::NoActiveTransaction => "25P01",
+            Self::DependentObjects => "2BP01",
+            Self::UnknownTenant => "3D000",
+            Self::SerializationFailure => "40001",
+            Self::SyntaxError => "42601",
+            Self::DuplicateColumn => "42701",
+            Self::AmbiguousColumn => "42702",
+            Self::UndefinedColumn => "42703",
+            Self::UndefinedObject => "42704",
+            Self::DuplicateObject => "42710",
+            Self::DuplicateAlias => "42712",
+            Self::DatatypeMismatch => "42804",
+            Self::UndefinedFunction => "42883",
+            Self::UndefinedTable => "42P01",
+            Self::UndefinedParameter => "42P02",
+            Self::DuplicateTable => "42P07",
+            Self::InvalidColumnReference => "42P10",
+            Self::InvalidTableDefinition => "42P16",
+            Self::OutOfMemory => "53200",
+            Self::LimitExceeded => "54000",
+            Self::StatementTooComplex => "54001",
+            Self::ObjectNotInState => "55000",
+            Self::QueryCanceled => "57014",
+            Self::CannotConnectNow => "57P03",
+            Self::AssertFailure => "P0004",
+            Self::Internal => "XX000",
+        }
+    }
+}
+
+/// A statement's error.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The statement is wrong, or refused: change it.
+    #[error("{message}")]
+    Statement {
+        state: SqlState,
+        message: String,
+        /// 1-based character in the statement's text.
+        position: Option<usize>,
+        hint: Option<String>,
+    },
+    /// The store refused or failed.
+    #[error(transparent)]
+    Storage(#[from] everwhen_storage::Error),
+    /// Planning or running failed in a way that no other variant names.
+    #[error(transparent)]
+    Engine(#[from] DataFusionError),
+    /// A column could not be built or cast.
+    #[error(transparent)]
+    Arrow(#[from] arrow::error::ArrowError),
+}
+
+impl Error {
+    /// Builds the error of a wrong statement.
+    pub fn new(state: SqlState, message: impl Into<String>) -> Self {
+        Self::Statement { state, message: message.into(), position: None, hint: None }
+    }
+
+    /// Builds a syntax error.
+    pub fn syntax(message: impl Into<String>) -> Self {
+        Self::new(SqlState::SyntaxError, message)
+    }
+
+    /// Builds the error of a form that is not supported.
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(SqlState::FeatureNotSupported, message)
+    }
+
+    /// Builds the error of a table that does not exist.
+    pub fn unknown_table(name: &str) -> Self {
+        Self::new(SqlState::UndefinedTable, format!("table \"{name}\" does not exist"))
+    }
+
+    /// Builds the error of a column that does not exist.
+    pub fn unknown_column(name: &str) -> Self {
+        Self::new(SqlState::UndefinedColumn, format!("column \"{name}\" does not exist"))
+    }
+
+    /// Builds the error of a fault of ours.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(SqlState::Internal, message)
+    }
+
+    /// Adds the place (1-based character of the statement's text) where none is known yet.
+    #[must_use]
+    pub fn at(mut self, place: impl Into<Option<usize>>) -> Self {
+        if let Self::Statement { position, .. } = &mut self {
+            *position = position.or(place.into());
+        }
+        self
+    }
+
+    /// Adds advice.
+    #[must_use]
+    pub fn with_hint(mut self, advice: impl Into<String>) -> Self {
+        if let Self::Statement { hint, .. } = &mut self {
+            *hint = Some(advice.into());
+        }
+        self
+    }
+
+    /// Returns the SQLSTATE.
+    pub fn sqlstate(&self) -> &'static str {
+        self.state().code()
+    }
+
+    /// Returns the kind of error.
+    pub fn state(&self) -> SqlState {
+        match self {
+            Self::Statement { state, .. } => *state,
+            Self::Storage(error) => storage_state(error),
+            Self::Engine(error) => engine_state(error),
+            Self::Arrow(error) => arrow_state(error),
+        }
+    }
+
+    /// Returns the place in the statement's text: a 1-based character.
+    pub fn position(&self) -> Option<usize> {
+        match self {
+            Self::Statement { position, .. } => *position,
+            _ => None,
+        }
+    }
+
+    /// Returns advice, where there is some.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Statement { hint, .. } => hint.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// True where the same statement may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Storage(error) => error.is_retryable(),
+            _ => matches!(
+                self.state(),
+                SqlState::SerializationFailure
+                    | SqlState::UnreachedBasis
+                    | SqlState::OutOfMemory
+                    | SqlState::CannotConnectNow
+            ),
+        }
+    }
+}
+
+fn storage_state(error: &everwhen_storage::Error) -> SqlState {
+    use everwhen_storage::Error as Storage;
+    match error {
+        Storage::BadInstant { .. } => SqlState::DatetimeOverflow,
+        Storage::EmptyPeriod { .. } | Storage::BadTenant { .. } | Storage::Refused { .. } => {
+            SqlState::InvalidParameter
+        }
+        Storage::ClockNotManual | Storage::ClockBackwards { .. } => SqlState::ObjectNotInState,
+        Storage::Unreached { .. } => SqlState::UnreachedBasis,
+        Storage::Closed => SqlState::CannotConnectNow,
+        _ => SqlState::Internal,
+    }
+}
+
+fn engine_state(error: &DataFusionError) -> SqlState {
+    use datafusion::common::SchemaError;
+    match error.find_root() {
+        DataFusionError::NotImplemented(_) => SqlState::FeatureNotSupported,
+        DataFusionError::ResourcesExhausted(_) => SqlState::OutOfMemory,
+        DataFusionError::SQL(..) => SqlState::SyntaxError,
+        DataFusionError::SchemaError(error, _) => match error.as_ref() {
+            SchemaError::AmbiguousReference { .. } => SqlState::AmbiguousColumn,
+            SchemaError::FieldNotFound { .. } => SqlState::UndefinedColumn,
+            _ => SqlState::DuplicateColumn,
+        },
+        DataFusionError::Plan(_) => SqlState::DatatypeMismatch,
+        DataFusionError::ArrowError(error, _) => arrow_state(error),
+        DataFusionError::External(source) => {
+            source.downcast_ref::<Error>().map_or(SqlState::Internal, Error::state)
+        }
+        DataFusionError::Execution(_) => SqlState::InvalidParameter,
+        _ => SqlState::Internal,
+    }
+}
+
+fn arrow_state(error: &arrow::error::ArrowError) -> SqlState {
+    use arrow::error::ArrowError;
+    match error {
+        ArrowError::DivideByZero => SqlState::DivisionByZero,
+        ArrowError::ArithmeticOverflow(_) => SqlState::NumericOutOfRange,
+        ArrowError::CastError(_) | ArrowError::ParseError(_) => SqlState::InvalidText,
+        ArrowError::NotYetImplemented(_) => SqlState::FeatureNotSupported,
+        _ => SqlState::Internal,
+    }
+}

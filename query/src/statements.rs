@@ -1,0 +1,142 @@
+//! Definition statements as parsed: what they ask for, free of requests and of the store.
+
+use std::collections::BTreeMap;
+
+use everwhen_storage::{ColumnType, DefinitionKind, Precedence};
+
+/// A statement that defines or drops something the server's other parts own.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DefinitionStatement {
+    CreateStream(CreateStream),
+    CreateMapping(CreateMapping),
+    CreateProjection(CreateProjection),
+    Drop(DropDefinition),
+    ExplainProjection(ExplainProjection),
+}
+
+/// A declared column of a table or a stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeclaredColumn {
+    pub name: String,
+    pub kind: ColumnType,
+    pub not_null: bool,
+    /// 1-based character of the name in the statement's text.
+    pub position: usize,
+}
+
+/// `CREATE TABLE [IF NOT EXISTS] name (..) [WITH (precedence = ..)]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateTable {
+    pub name: String,
+    pub if_not_exists: bool,
+    /// Without a declared key the first is `_id`, text unless declared otherwise.
+    pub columns: Vec<DeclaredColumn>,
+    /// Names of the key's columns, in key order; never empty; all are NOT NULL.
+    pub key: Vec<String>,
+    pub precedence: Precedence,
+    pub position: usize,
+}
+
+/// `DROP TABLE [IF EXISTS] name`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DropTable {
+    pub name: String,
+    pub if_exists: bool,
+    pub position: usize,
+}
+
+/// How a stream's records are decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    Json,
+}
+
+/// Where a stream's records come from: `FROM KAFKA (brokers = .., topic = .., ..)`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KafkaSource {
+    pub brokers: String,
+    pub topic: String,
+    /// The other options, for the client library, under its own names.
+    pub options: BTreeMap<String, String>,
+}
+
+/// `CREATE [OR REPLACE] STREAM [IF NOT EXISTS] name [FROM KAFKA (..)] [FORMAT f [(columns)]] [WITH (..)]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateStream {
+    pub name: String,
+    pub or_replace: bool,
+    pub if_not_exists: bool,
+    /// `None`: records come from `POST /v1/events` alone.
+    pub kafka: Option<KafkaSource>,
+    pub format: Format,
+    /// `None`: the document is the JSON column `payload`.
+    pub columns: Option<Vec<DeclaredColumn>>,
+    pub options: BTreeMap<String, String>,
+    /// The statement's own text.
+    pub sql: String,
+}
+
+/// What a mapping's rows assert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MappingVerb {
+    /// `PUT INTO t`.
+    Put,
+    /// `PATCH INTO t [SET NULLS]`.
+    Patch { set_nulls: bool },
+    /// `DELETE FROM t`.
+    Delete,
+    /// `RETRACT FROM t`.
+    Retract,
+}
+
+/// `CREATE [OR REPLACE] MAPPING name ON stream AS verb table [WITH (..)] SELECT .. [WHERE ..]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateMapping {
+    pub name: String,
+    pub or_replace: bool,
+    pub if_not_exists: bool,
+    pub stream: String,
+    pub verb: MappingVerb,
+    pub table: String,
+    /// The text from SELECT to the end: a select list and perhaps a WHERE, no FROM.
+    pub select: String,
+    /// 1-based character of that SELECT in the statement's text.
+    pub select_position: usize,
+    pub options: BTreeMap<String, String>,
+    pub sql: String,
+}
+
+/// `CREATE [OR REPLACE] PROJECTION name KEY (cols) [INTO sink[.table]] [WITH (..)] AS SELECT ..`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateProjection {
+    pub name: String,
+    pub or_replace: bool,
+    pub if_not_exists: bool,
+    pub key: Vec<String>,
+    pub sink: Option<String>,
+    pub sink_table: Option<String>,
+    pub options: BTreeMap<String, String>,
+    /// The query's text.
+    pub query: String,
+    /// 1-based character of the query in the statement's text.
+    pub query_position: usize,
+    pub sql: String,
+}
+
+/// `DROP STREAM|MAPPING|PROJECTION [IF EXISTS] name`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DropDefinition {
+    pub kind: DefinitionKind,
+    pub name: String,
+    pub if_exists: bool,
+    pub position: usize,
+}
+
+/// `EXPLAIN PROJECTION name`, `EXPLAIN PROJECTION KEY (cols) AS SELECT ..`, or
+/// `EXPLAIN CREATE PROJECTION ..`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ExplainProjection {
+    Named { name: String, position: usize },
+    Query { key: Vec<String>, query: String, query_position: usize },
+    Create(Box<CreateProjection>),
+}
