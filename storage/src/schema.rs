@@ -227,19 +227,3 @@ impl RowKey {
         &self.0
     }
 }
-
-impl RowKey {
-    /// Encodes key values in key order.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] for a NULL or a type that cannot stand in a key (keys are text, int64,
-    /// timestamp, date, bool or bytes).
-    pub fn encode(_values: &[Value]) -> Result<Self> {
-        Err(Error::Refused { reason: "not yet".to_owned() })
-    }
-
-    /// Decodes the key's values, given its columns' types.
-    pub fn decode(&self, _kinds: &[&ColumnType]) -> Result<Vec<Value>> {
-        Err(Error::Refused { reason: "not yet".to_owned() })
-    }
-}

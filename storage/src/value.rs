@@ -51,6 +51,12 @@ impl Row {
         row
     }
 
+    /// Wraps fields that are in column order, each column once.
+    pub(crate) fn from_sorted(fields: Vec<(ColumnId, Value)>) -> Self {
+        debug_assert!(fields.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        Self { fields }
+    }
+
     /// Returns the fields in column order.
     pub fn fields(&self) -> &[(ColumnId, Value)] {
         &self.fields
@@ -58,10 +64,7 @@ impl Row {
 
     /// Returns a column's value; `None` where absent.
     pub fn get(&self, column: ColumnId) -> Option<&Value> {
-        self.fields
-            .binary_search_by_key(&column, |(id, _)| *id)
-            .ok()
-            .map(|at| &self.fields[at].1)
+        self.fields.binary_search_by_key(&column, |(id, _)| *id).ok().map(|at| &self.fields[at].1)
     }
 
     /// Sets a column, keeping the order.
