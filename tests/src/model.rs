@@ -346,15 +346,10 @@ impl Plane {
             .collect()
     }
 
-    /// Returns every value that a column ever had.
-    pub fn values(&self, column: ColumnId) -> Vec<Value> {
-        let runs = self.cells.iter().flat_map(|cell| &cell.runs);
-        runs.filter_map(|run| run.state.as_ref()?.get(column).cloned()).collect()
-    }
-
-    /// Returns the instants where cells begin.
-    pub fn starts(&self) -> impl Iterator<Item = ValidTime> + '_ {
-        self.cells.iter().map(|cell| cell.valid.from())
+    /// Returns the values that these columns ever had together, where all of them had one.
+    pub fn together(&self, columns: &[ColumnId]) -> Vec<Vec<Value>> {
+        let rows = self.cells.iter().flat_map(|cell| &cell.runs).filter_map(|r| r.state.as_ref());
+        rows.filter_map(|row| columns.iter().map(|id| row.get(*id).cloned()).collect()).collect()
     }
 }
 

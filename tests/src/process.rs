@@ -1,0 +1,181 @@
+//! The program as its users run it: server and projector processes, their addresses, their end.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::http::Client;
+
+/// Returns the program under test, built by `make test` beside this test binary.
+pub fn program() -> Result<PathBuf> {
+    let test_binary = std::env::current_exe()?;
+    for dir in test_binary.ancestors().skip(1).take(3) {
+        let candidate = dir.join("everwhen");
+        if candidate.is_file() {
+            return Ok(candidate);
+        }
+    }
+    bail!("the program is not built: cargo build --bin everwhen")
+}
+
+/// A child process that is killed when dropped; its stderr goes to a file.
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `everwhen` with these arguments; stdout and stderr go to `log`.
+    pub fn start(args: &[String], log: &Path) -> Result<Self> {
+        let out = fs::OpenOptions::new().create(true).append(true).open(log)?;
+        let child = Command::new(program()?)
+            .args(args)
+            .env("RUST_BACKTRACE", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::from(out.try_clone()?))
+            .stderr(Stdio::from(out))
+            .spawn()?;
+        Ok(Self { child, log: log.to_owned() })
+    }
+
+    /// Ends the process with SIGKILL.
+    pub fn kill(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+
+    /// Asks the process to end with SIGTERM and waits.
+    pub fn terminate(&mut self, patience: Duration) -> Result<ExitStatus> {
+        Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
+        self.wait(patience)
+    }
+
+    /// Waits for the end of the process.
+    pub fn wait(&mut self, patience: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        bail!("the process did not end within {patience:?}; its log:\n{}", self.log_text())
+    }
+
+    /// True while the process has not ended.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Returns what the process has printed so far.
+    pub fn log_text(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A server process over a data directory.
+pub struct Server {
+    process: Process,
+    pub data: PathBuf,
+    pub http: String,
+    pub grpc: String,
+    pub admin: String,
+    pub client: Client,
+}
+
+impl Server {
+    /// Starts a server on free ports and waits until it is ready. `test_clock` is RFC 3339.
+    pub async fn start(data: &Path, test_clock: Option<&str>) -> Result<Self> {
+        Self::start_with(data, test_clock, &[]).await
+    }
+
+    /// The same with further arguments.
+    pub async fn start_with(data: &Path, test_clock: Option<&str>, more: &[&str]) -> Result<Self> {
+        fs::create_dir_all(data)?;
+        let endpoints_file = data.join("endpoints.json");
+        fs::remove_file(&endpoints_file).ok();
+        let mut args: Vec<String> = vec!["serve".into(), "--data".into(), data.display().to_string()];
+        for (flag, address) in [
+            ("--http-listen", "127.0.0.1:0"),
+            ("--grpc-listen", "127.0.0.1:0"),
+            ("--postgres-listen", "off"),
+            ("--admin-listen", "127.0.0.1:0"),
+        ] {
+            args.push(flag.into());
+            args.push(address.into());
+        }
+        if let Some(at) = test_clock {
+            args.push("--test-clock".into());
+            args.push(at.into());
+        }
+        args.extend(more.iter().map(|arg| (*arg).to_owned()));
+        let mut process = Process::start(&args, &data.with_extension("server.log"))?;
+        let endpoints = wait_for_endpoints(&mut process, &endpoints_file).await?;
+        let address = |name: &str| endpoints[name].as_str().unwrap_or_default().to_owned();
+        let http = address("http");
+        Ok(Self {
+            process,
+            data: data.to_owned(),
+            client: Client::new(&http),
+            grpc: address("grpc"),
+            admin: address("admin"),
+            http,
+        })
+    }
+
+    /// Ends the server with SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Ends the server with SIGTERM and expects exit code 0.
+    pub fn stop(&mut self) -> Result<()> {
+        let status = self.process.terminate(Duration::from_secs(30))?;
+        if !status.success() {
+            bail!("the server ended with {status}:\n{}", self.process.log_text());
+        }
+        Ok(())
+    }
+
+    /// Returns what the server has logged.
+    pub fn log_text(&self) -> String {
+        self.process.log_text()
+    }
+}
+
+async fn wait_for_endpoints(process: &mut Process, file: &Path) -> Result<Value> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while Instant::now() < deadline {
+        if let Ok(text) = fs::read_to_string(file)
+            && let Ok(endpoints) = serde_json::from_str(&text)
+        {
+            return Ok(endpoints);
+        }
+        if !process.is_running() {
+            bail!("the server ended before it was ready:\n{}", process.log_text());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    bail!("the server was not ready within 60 s:\n{}", process.log_text())
+}
+
+/// Starts a delivery process for a server with a configuration text, written beside the log.
+pub fn start_projector(grpc: &str, config: &str, dir: &Path, name: &str) -> Result<Process> {
+    fs::create_dir_all(dir)?;
+    let file = dir.join(format!("{name}.toml"));
+    fs::write(&file, config).context("writing the projector's configuration")?;
+    let args: Vec<String> = ["projector", "--server", grpc, "--config", &file.display().to_string()]
+        .map(ToOwned::to_owned)
+        .to_vec();
+    Process::start(&args, &dir.join(format!("{name}.log")))
+}

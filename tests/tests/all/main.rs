@@ -1,0 +1,11 @@
+//! The cross-crate suites, one module each, in one binary: linking the engine is slow.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on panics")]
+
+mod bad_input;
+mod crash;
+mod docs;
+mod end_to_end;
+mod model;
+mod scenario;
+mod tidy;
