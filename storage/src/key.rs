@@ -127,9 +127,15 @@ pub(crate) fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
 /// Returns the `timeline` key of the segment that starts at `from`.
 pub(crate) fn timeline(row_prefix: &[u8], from: ValidTime) -> Vec<u8> {
     let mut out = Vec::with_capacity(row_prefix.len() + TIMELINE_SUFFIX);
-    out.extend_from_slice(row_prefix);
-    put_valid(&mut out, from);
+    timeline_into(&mut out, row_prefix, from);
     out
+}
+
+/// Writes what [`timeline`] returns into a buffer, in place of what it held.
+pub(crate) fn timeline_into(out: &mut Vec<u8>, row_prefix: &[u8], from: ValidTime) {
+    out.clear();
+    out.extend_from_slice(row_prefix);
+    put_valid(out, from);
 }
 
 /// Returns `valid_from` of a `timeline` key.
@@ -176,11 +182,17 @@ impl Fork {
 /// Returns the `archive` key of a piece that was superseded at `tx_to`.
 pub(crate) fn archive(row_prefix: &[u8], fork: Fork, tx_to: TxId) -> Vec<u8> {
     let mut out = Vec::with_capacity(row_prefix.len() + ARCHIVE_SUFFIX);
+    archive_into(&mut out, row_prefix, fork, tx_to);
+    out
+}
+
+/// Writes what [`archive`] returns into a buffer, in place of what it held.
+pub(crate) fn archive_into(out: &mut Vec<u8>, row_prefix: &[u8], fork: Fork, tx_to: TxId) {
+    out.clear();
     out.extend_from_slice(row_prefix);
     out.push(fork.level);
     out.extend_from_slice(&fork.at.to_be_bytes());
     out.extend_from_slice(&tx_to.get().to_be_bytes());
-    out
 }
 
 /// Returns the node and `tx_to` of an `archive` key.

@@ -6,13 +6,17 @@
 
 pub mod assertion;
 pub mod batch;
+mod boundaries;
+mod changes;
 pub mod clock;
 pub mod definitions;
 mod engine;
 mod error;
 mod families;
+mod index;
 mod key;
 mod row;
+mod scan;
 pub mod schema;
 pub mod store;
 pub mod time;

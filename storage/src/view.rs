@@ -1,12 +1,18 @@
 //! Reads at one transaction: point, as-of, period, history, and what changed between two.
 
-use std::marker::PhantomData;
-
-use crate::error::Result;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::row::DocumentView;
+use crate::scan::gather;
+use crate::scan::keys::{self, Entry};
+use crate::scan::merge::{Believed, Piece, Pieces};
+use crate::scan::point::{self, Found};
+use crate::scan::reader::{Current, Reader};
 use crate::schema::{ColumnId, IndexId, RowKey, TableDef, TableId, Tenant};
 use crate::time::{Period, SystemTime, ValidTime};
 use crate::tx::TxId;
 use crate::value::{Row, Value};
+use crate::{boundaries, changes, index, key};
 
 /// One version as shown: a maximal period with equal values and equal system times.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +48,14 @@ pub enum ValidBound {
 impl ValidBound {
     /// All of valid time.
     pub const ALL: Self = Self::Overlapping(Period::ALL);
+
+    /// Returns the window to read; nothing where no version can contain the instant.
+    fn window(self) -> Option<Period<ValidTime>> {
+        match self {
+            Self::AsOf(at) => Period::nonempty(at, at.saturating_add(1)),
+            Self::Overlapping(period) => Some(period),
+        }
+    }
 }
 
 /// Which system times to read.
@@ -77,35 +91,109 @@ pub struct KeyChange {
 }
 
 /// A consistent view of the store up to one transaction. Lives within [`crate::Store::read`].
+///
+/// It pins one snapshot, so commits after it was opened do not show; it reads as of its transaction
+/// also where the snapshot holds later ones.
 pub struct View<'db> {
-    _db: PhantomData<&'db ()>,
+    reader: Reader<'db>,
+}
+
+impl<'db> View<'db> {
+    /// Opens a view of everything up to `tx`, which must have been committed.
+    ///
+    /// `newest` is asked once the snapshot is taken: the last transaction that may be in it, so the
+    /// writer must raise it before it writes. An answer too high only costs the reader time.
+    pub(crate) fn new(engine: &'db Engine, tx: TxId, newest: impl FnOnce() -> TxId) -> Self {
+        Self { reader: Reader::new(engine, tx, newest) }
+    }
 }
 
 impl View<'_> {
     /// Returns the transaction the view reads at.
     pub fn tx(&self) -> TxId {
-        unimplemented!()
+        self.reader.tx()
     }
 
     /// Returns the version of a key at a valid time, as believed at the view's transaction.
-    /// O(log n) seeks, however long the key's history.
+    ///
+    /// O(log n) seeks, however long the key's history. Of a past belief, each later cut into the
+    /// version's valid period adds as many, since its bounds are those believed then.
     pub fn point(
         &self,
-        _table: &TableDef,
-        _tenant: &Tenant,
-        _key: &RowKey,
-        _valid: ValidTime,
+        table: &TableDef,
+        tenant: &Tenant,
+        key: &RowKey,
+        valid: ValidTime,
     ) -> Result<Option<Version>> {
-        unimplemented!()
+        let prefix = key::row_prefix(tenant, table.id, key);
+        let Some(value) = self.reader.current(&prefix)? else { return Ok(None) };
+        let current = Current::read(&value)?;
+        point::point(&self.reader, &prefix, &current, valid, |found, bytes| {
+            let (tenant, key) = (tenant.clone(), key.clone());
+            let row = DocumentView::read(bytes)?.row(None)?;
+            let Found { valid, tx_from } = found;
+            Ok(Version { tenant, key, valid, tx_from, tx_to: None, row })
+        })
     }
 
     /// Calls `each` for every version of the scan, in order, until it answers false.
     pub fn scan(
         &self,
-        _scan: &Scan<'_>,
-        _each: &mut dyn FnMut(Version) -> Result<bool>,
+        scan: &Scan<'_>,
+        each: &mut dyn FnMut(Version) -> Result<bool>,
     ) -> Result<()> {
-        unimplemented!()
+        let Some(window) = scan.valid.window() else { return Ok(()) };
+        let believed = match scan.system {
+            SystemBound::Latest => Believed::at(self.tx()),
+            SystemBound::Between(from, to) => {
+                self.check_reached(to)?;
+                if from > to {
+                    return Ok(());
+                }
+                Believed { from, to }
+            }
+        };
+        let at = match scan.valid {
+            ValidBound::AsOf(at) if believed == Believed::at(self.tx()) => Some(at),
+            _ => None,
+        };
+        let mut pieces = Pieces::default();
+        let mut of_row = |entry: &Entry<'_>| match at {
+            Some(at) => self.one_version(scan, entry, at, each),
+            None => {
+                let (prefix, current) = (entry.prefix, &entry.current);
+                gather::versions(&self.reader, prefix, current, window, believed, &mut pieces)?;
+                for piece in pieces.iter().filter(|piece| piece.valid.overlaps(&window)) {
+                    if !each(version(entry, piece, pieces.row(piece), scan.columns)?)? {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            }
+        };
+        match &scan.keys {
+            Keys::All => keys::all(&self.reader, scan.table.id, scan.tenant, &mut of_row),
+            Keys::Among(some) => {
+                keys::among(&self.reader, scan.table.id, scan.tenant, some, &mut of_row)
+            }
+        }
+    }
+
+    fn one_version(
+        &self,
+        scan: &Scan<'_>,
+        entry: &Entry<'_>,
+        at: ValidTime,
+        each: &mut dyn FnMut(Version) -> Result<bool>,
+    ) -> Result<bool> {
+        let (prefix, current) = (entry.prefix, &entry.current);
+        let found = point::point(&self.reader, prefix, current, at, |found, bytes| {
+            let (tenant, key) = (entry.tenant.clone(), entry.key());
+            let row = DocumentView::read(bytes)?.row(scan.columns)?;
+            let Found { valid, tx_from } = found;
+            Ok(Version { tenant, key, valid, tx_from, tx_to: None, row })
+        })?;
+        found.map_or(Ok(true), each)
     }
 
     /// Collects a scan. For callers that bound its size themselves.
@@ -120,60 +208,108 @@ impl View<'_> {
 
     /// Returns what transactions `(after, through]` changed in a table, in tenant and key order;
     /// `through` is at most the view's. `limit` bounds the change records read: where it stops
-    /// early, the second value is the last transaction wholly included.
+    /// early, the second value is the last transaction wholly included (at least the first one
+    /// that changed anything).
     pub fn changes(
         &self,
-        _table: TableId,
-        _after: TxId,
-        _through: TxId,
-        _limit: usize,
+        table: TableId,
+        after: TxId,
+        through: TxId,
+        limit: usize,
     ) -> Result<(Vec<KeyChange>, TxId)> {
-        unimplemented!()
+        self.check_reached(through)?;
+        changes::between(&self.reader, table, after, through, limit)
     }
 
     /// Returns the versions of one key as shown at `tx` (at most the view's) that overlap or touch
     /// one of `periods`. Cost: changes of the key's window, not its whole history.
     pub fn versions_near(
         &self,
-        _table: &TableDef,
-        _tenant: &Tenant,
-        _key: &RowKey,
-        _tx: TxId,
-        _periods: &[Period<ValidTime>],
+        table: &TableDef,
+        tenant: &Tenant,
+        key: &RowKey,
+        tx: TxId,
+        periods: &[Period<ValidTime>],
     ) -> Result<Vec<Version>> {
-        unimplemented!()
+        self.check_reached(tx)?;
+        let prefix = key::row_prefix(tenant, table.id, key);
+        let Some(value) = self.reader.current(&prefix)? else { return Ok(Vec::new()) };
+        let current = Current::read(&value)?;
+        let table_prefix = prefix.len() - key.as_bytes().len();
+        let entry = Entry { tenant, prefix: &prefix, table_prefix, current };
+        let mut pieces = self.reader.pieces();
+        let mut versions: Vec<Version> = Vec::new();
+        for period in periods {
+            let window = gather::with_neighbours(period);
+            let believed = Believed::at(tx);
+            gather::versions(&self.reader, &prefix, &current, window, believed, &mut pieces)?;
+            for piece in pieces.iter().filter(|piece| piece.valid.overlaps(&window)) {
+                versions.push(version(&entry, piece, pieces.row(piece), None)?);
+            }
+        }
+        if periods.len() > 1 {
+            versions.sort_unstable_by_key(|version| version.valid.from());
+            versions.dedup_by_key(|version| version.valid.from());
+        }
+        Ok(versions)
     }
 
     /// Returns keys of a table with a valid bound in `(after, through]`, in order of the bound;
     /// a superset, at most `limit`.
+    ///
+    /// It holds the bounds that lay in the future when they were recorded, those since changed too.
     pub fn boundaries(
         &self,
-        _table: TableId,
-        _after: ValidTime,
-        _through: ValidTime,
-        _limit: usize,
+        table: TableId,
+        after: ValidTime,
+        through: ValidTime,
+        limit: usize,
     ) -> Result<Vec<(ValidTime, Tenant, RowKey)>> {
-        unimplemented!()
+        boundaries::between(&self.reader, table, after, through, limit)
     }
 
     /// Returns the first valid bound of a table after an instant.
-    pub fn next_boundary(&self, _table: TableId, _after: ValidTime) -> Result<Option<ValidTime>> {
-        unimplemented!()
+    pub fn next_boundary(&self, table: TableId, after: ValidTime) -> Result<Option<ValidTime>> {
+        let first = boundaries::between(&self.reader, table, after, ValidTime::END, 1)?;
+        Ok(first.into_iter().next().map(|(at, ..)| at))
     }
 
     /// Returns keys that have or had a version with these values in the index's columns; a
-    /// superset, in tenant and key order. `None` for all tenants.
+    /// superset, in tenant and key order. `None` for all tenants. A NULL leads nowhere.
     pub fn lookup(
         &self,
-        _index: IndexId,
-        _values: &[Value],
-        _tenant: Option<&Tenant>,
+        index: IndexId,
+        values: &[Value],
+        tenant: Option<&Tenant>,
     ) -> Result<Vec<(Tenant, RowKey)>> {
-        unimplemented!()
+        index::lookup(&self.reader, index, values, tenant)
     }
 
     /// Returns the system time of a committed transaction.
     pub fn system_time(&self, _tx: TxId) -> Result<SystemTime> {
         unimplemented!()
     }
+
+    fn check_reached(&self, tx: TxId) -> Result<()> {
+        if tx <= self.tx() {
+            return Ok(());
+        }
+        Err(Error::Unreached { asked: tx.get(), latest: self.tx().get() })
+    }
+}
+
+fn version(
+    entry: &Entry<'_>,
+    piece: &Piece,
+    bytes: &[u8],
+    columns: Option<&[ColumnId]>,
+) -> Result<Version> {
+    Ok(Version {
+        tenant: entry.tenant.clone(),
+        key: entry.key(),
+        valid: piece.valid,
+        tx_from: piece.tx_from,
+        tx_to: piece.tx_to,
+        row: DocumentView::read(bytes)?.row(columns)?,
+    })
 }

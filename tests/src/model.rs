@@ -337,7 +337,8 @@ impl Plane {
 
     /// Returns the instants at which the state known at a transaction becomes another one.
     pub fn flips(&self, tx: TxId) -> Vec<ValidTime> {
-        let states = self.cells.iter().map(|cell| (cell.valid.from(), self.state(cell.valid.from(), tx)));
+        let states =
+            self.cells.iter().map(|cell| (cell.valid.from(), self.state(cell.valid.from(), tx)));
         let states: Vec<_> = states.collect();
         states
             .windows(2)

@@ -13,8 +13,8 @@ use everwhen_storage::{
     Batch, DefinitionChange, IndexDef, IndexId, ManualClock, Options, Precedence, Store, TableDef,
     Tenant, TxId, TxOutcome,
 };
-use everwhen_tests::model::history::{FLAG, History, NUMBER, Shape, Step, TEXT, tables};
 use everwhen_tests::model::Model;
+use everwhen_tests::model::history::{FLAG, History, NUMBER, Shape, Step, TEXT, tables};
 
 /// Histories of one store, before the next store is begun.
 const EPISODE: u64 = 250;

@@ -201,8 +201,7 @@ impl Place<'_> {
         let found = self.store.read(tx, |view| view.collect(&scan));
         let found = found.map_err(|e| format!("scan: {e}"))?.into_iter();
         let ours = found.filter(|v| self.history.tenants.contains(&v.tenant));
-        let found: ByKey =
-            ours.map(|v| (v.tenant.clone(), v.key.clone(), shown(v))).collect();
+        let found: ByKey = ours.map(|v| (v.tenant.clone(), v.key.clone(), shown(v))).collect();
         let (from, to) = match system {
             SystemBound::Latest => (tx, tx),
             SystemBound::Between(from, to) => (from, to),
@@ -255,9 +254,8 @@ impl Place<'_> {
             let mut found: BTreeMap<(Tenant, RowKey), Vec<Period<ValidTime>>> = BTreeMap::new();
             let mut at = after;
             while at < through {
-                let read = |view: &everwhen_storage::View<'_>| {
-                    view.changes(table.id, at, through, limit)
-                };
+                let read =
+                    |view: &everwhen_storage::View<'_>| view.changes(table.id, at, through, limit);
                 let answer = self.store.read(view_tx, read);
                 let (changes, reached) = answer.map_err(|e| format!("changes: {e}"))?;
                 if reached <= at {
@@ -295,9 +293,8 @@ impl Place<'_> {
         periods: &[Period<ValidTime>],
     ) -> Check {
         let table = &self.history.table;
-        let read = |view: &everwhen_storage::View<'_>| {
-            view.versions_near(table, tenant, key, tx, periods)
-        };
+        let read =
+            |view: &everwhen_storage::View<'_>| view.versions_near(table, tenant, key, tx, periods);
         let found = self.store.read(view_tx, read).map_err(|e| format!("versions near: {e}"))?;
         let found: Vec<Shown> = found.into_iter().map(shown).collect();
         let versions = planes[&(tenant.clone(), key.clone())].versions(tx, tx).into_iter();

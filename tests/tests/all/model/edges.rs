@@ -148,9 +148,10 @@ impl World {
 
     fn changed(&self, after: u64, through: u64) -> Vec<(i64, i64)> {
         let (after, through) = (self.base.plus(after), self.base.plus(through));
-        let changes = self.bench.store.read(through, |view| {
-            view.changes(self.table.id, after, through, usize::MAX)
-        });
+        let changes = self
+            .bench
+            .store
+            .read(through, |view| view.changes(self.table.id, after, through, usize::MAX));
         let changes = changes.unwrap().0.into_iter().flat_map(|change| change.changed);
         changes.map(|period| (step(period.from()), step(period.to()))).collect()
     }
@@ -227,8 +228,7 @@ fn a_system_window_sees_nothing_recorded_after_its_end() {
     assert_eq!(world.between(1, 2), [line(0, 4, 1, "a"), first.clone(), line(4, END, 2, "b")]);
     assert_eq!(world.between(2, 2), [line(0, 4, 1, "a"), line(4, END, 2, "b")]);
     let superseded = (6, END, 2, Some(3), "b".to_owned());
-    let all =
-        [line(0, 4, 1, "a"), first, line(4, 6, 2, "b"), superseded, line(6, END, 3, "c")];
+    let all = [line(0, 4, 1, "a"), first, line(4, 6, 2, "b"), superseded, line(6, END, 3, "c")];
     assert_eq!(world.between(0, 3), all);
 }
 
@@ -328,8 +328,7 @@ fn an_exact_update_holds_over_its_whole_window_at_once() {
     world.tx([put(0, END, "a")]);
     world.tx([put(4, END, "b")]);
     world.tx([exactly(patch(2, 6, text("u")))]);
-    let expected =
-        [line(0, 2, 1, "a"), line(2, 6, 3, "u"), line(6, END, 2, "b")];
+    let expected = [line(0, 2, 1, "a"), line(2, 6, 3, "u"), line(6, END, 2, "b")];
     assert_eq!(world.now(), expected);
     world.tx([exactly(delete(1, END))]);
     assert_eq!(world.now(), [line(0, 1, 1, "a")]);
@@ -400,10 +399,7 @@ fn a_retracted_event_is_gone_and_its_id_may_come_again() {
     assert_eq!(world.changed(1, 2), [(0, END)]);
     world.event("e", 1, "k", put(0, END, "a"));
     assert_eq!(world.now(), [line(0, END, 3, "a")]);
-    let all = [
-        (0, END, 1, Some(2), "a".to_owned()),
-        line(0, END, 3, "a"),
-    ];
+    let all = [(0, END, 1, Some(2), "a".to_owned()), line(0, END, 3, "a")];
     assert_eq!(world.between(0, 3), all);
 }
 

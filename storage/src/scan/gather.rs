@@ -1,0 +1,178 @@
+//! The stored pieces of one key within a window of valid time, and the versions they make.
+//!
+//! ```text
+//! latest belief   |----tx 2----|--tx 7--|      |---tx 4------------>    timeline, then current
+//! read at tx 5    |----tx 2----|???????????????|---tx 4------------>    ? = look in the archive
+//! ```
+//!
+//! Where the latest belief is no newer than what is read it answers alone. Elsewhere, gaps
+//! included, a piece may have been superseded since: those windows are read from the archive,
+//! one fork after the other, each by one seek to the first piece superseded after the instant.
+
+use crate::error::Result;
+use crate::key::Fork;
+use crate::scan::merge::{Believed, Piece, Pieces};
+use crate::scan::reader::{Current, Reader};
+use crate::time::{Period, ValidTime};
+use crate::tx::TxId;
+
+/// Beyond this many separate windows the archive is read over all of them at once.
+const WINDOWS_MAX: usize = 4;
+
+/// A version's window is extended this often by its neighbours, then to the whole axis.
+const EXTENSIONS_MAX: usize = 6;
+
+/// Returns the instant just before `at`, the first one staying.
+pub(crate) fn before(at: ValidTime) -> ValidTime {
+    at.saturating_add(-1)
+}
+
+/// Returns the smallest window that holds a period and the instants it touches.
+pub(crate) fn with_neighbours(period: &Period<ValidTime>) -> Period<ValidTime> {
+    let wider = Period::nonempty(before(period.from()), period.to().saturating_add(1));
+    wider.unwrap_or(*period)
+}
+
+/// Fills `out` with the versions of a key that were believed in `believed` and overlap `wanted`,
+/// in order of `valid_from`, `tx_from`. Versions that do not overlap may stand among them.
+pub(crate) fn versions(
+    reader: &Reader<'_>,
+    prefix: &[u8],
+    current: &Current<'_>,
+    wanted: Period<ValidTime>,
+    believed: Believed,
+    out: &mut Pieces,
+) -> Result<()> {
+    let mut window = wanted;
+    // Stored pieces of the latest belief are maximal, and so they were where none was superseded.
+    let whole =
+        believed.is_one_tx() && (current.archive.is_empty() || reader.is_latest(believed.from));
+    for extension in 0.. {
+        out.clear();
+        gather(reader, prefix, current, window, believed, out)?;
+        out.coalesce();
+        let cut = |piece: &&Piece| {
+            let (from, to) = (piece.valid.from(), piece.valid.to());
+            let open_left = from <= window.from() && window.from() != ValidTime::BEGIN;
+            let open_right = to >= window.to() && window.to() != ValidTime::END;
+            piece.valid.overlaps(&wanted)
+                && (open_left && from != ValidTime::BEGIN || open_right && to != ValidTime::END)
+        };
+        if whole {
+            break;
+        }
+        let reach = out.iter().filter(cut).map(|p| with_neighbours(&p.valid));
+        let Some(reach) = reach.reduce(|a, b| a.hull(&b)) else { break };
+        window = if extension < EXTENSIONS_MAX { window.hull(&reach) } else { Period::ALL };
+    }
+    Ok(())
+}
+
+/// Appends the stored pieces that overlap `window` and were believed in `believed`.
+fn gather(
+    reader: &Reader<'_>,
+    prefix: &[u8],
+    current: &Current<'_>,
+    window: Period<ValidTime>,
+    believed: Believed,
+    out: &mut Pieces,
+) -> Result<()> {
+    let mut doubtful = Doubtful { from: window.from(), periods: Vec::new() };
+    if current.timeline && window.from() < current.valid_from {
+        reader.timeline(prefix, window, &mut |found, row| {
+            if found.tx_from <= believed.to {
+                out.push(found.valid, found.tx_from, None, row);
+            }
+            if found.tx_from <= believed.from {
+                doubtful.settle(found.valid);
+            }
+        })?;
+    }
+    if let Some(valid) = Period::nonempty(current.valid_from, ValidTime::END)
+        && valid.overlaps(&window)
+    {
+        if let Some(row) = current.row
+            && current.tx_from <= believed.to
+        {
+            out.push(valid, current.tx_from, None, row);
+        }
+        if current.tx_from <= believed.from {
+            doubtful.settle(valid);
+        }
+    }
+    doubtful.up_to(window.to());
+    if doubtful.periods.is_empty() || current.archive.is_empty() || reader.is_latest(believed.from)
+    {
+        return Ok(());
+    }
+    if let [first, .., last] = doubtful.periods.as_slice()
+        && doubtful.periods.len() > WINDOWS_MAX
+    {
+        return archive(reader, prefix, current, first.hull(last), believed, out);
+    }
+    for period in &doubtful.periods {
+        archive(reader, prefix, current, *period, believed, out)?;
+    }
+    Ok(())
+}
+
+/// The parts of a window that the latest belief leaves open.
+struct Doubtful {
+    /// Everything before is settled or in `periods`.
+    from: ValidTime,
+    periods: Vec<Period<ValidTime>>,
+}
+
+impl Doubtful {
+    fn up_to(&mut self, at: ValidTime) {
+        self.periods.extend(Period::nonempty(self.from, at));
+    }
+
+    fn settle(&mut self, valid: Period<ValidTime>) {
+        self.up_to(valid.from());
+        self.from = self.from.max(valid.to());
+    }
+}
+
+/// Appends archived pieces that overlap `window` and were believed in `believed`.
+fn archive(
+    reader: &Reader<'_>,
+    prefix: &[u8],
+    current: &Current<'_>,
+    window: Period<ValidTime>,
+    believed: Believed,
+    out: &mut Pieces,
+) -> Result<()> {
+    let superseded = believed.from.plus(1);
+    reader.with_archive(|cursor| {
+        for level in current.archive.iter() {
+            let first = Fork::containing(window.from(), level);
+            let last = Fork::containing(before(window.to()), level);
+            cursor.seek(prefix, first, superseded);
+            while let Some(found) = cursor.piece(prefix)? {
+                let fork = found.fork;
+                if fork > last {
+                    break;
+                }
+                if found.tx_to <= believed.from {
+                    cursor.seek(prefix, fork, superseded);
+                    continue;
+                }
+                let spent = found.tx_from > believed.to || believed.is_one_tx();
+                if found.tx_from <= believed.to && found.valid.overlaps(&window) {
+                    let tx_to = (found.tx_to <= believed.to).then_some(found.tx_to);
+                    out.push(found.valid, found.tx_from, tx_to, found.row);
+                }
+                if !spent {
+                    cursor.next();
+                } else if fork == last {
+                    break;
+                } else {
+                    // What follows in this fork was believed later still.
+                    cursor.seek(prefix, Fork { at: fork.at + 1, ..fork }, TxId::ZERO);
+                }
+            }
+        }
+        Ok(())
+    })
+}

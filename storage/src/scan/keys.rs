@@ -1,0 +1,110 @@
+//! The keys of a table with their `current` entries, in tenant and key order.
+//!
+//! `current` has an entry for every key that ever had anything, so it lists the keys of any read.
+
+use crate::error::Result;
+use crate::families::Family;
+use crate::key;
+use crate::scan::reader::{Current, Reader};
+use crate::schema::{RowKey, TableId, Tenant};
+
+/// One row that a scan comes upon.
+pub(crate) struct Entry<'a> {
+    pub(crate) tenant: &'a Tenant,
+    /// The row's prefix in every family.
+    pub(crate) prefix: &'a [u8],
+    /// How long the part of the prefix before the row's key is.
+    pub(crate) table_prefix: usize,
+    pub(crate) current: Current<'a>,
+}
+
+impl Entry<'_> {
+    /// Returns the row's key.
+    pub(crate) fn key(&self) -> RowKey {
+        RowKey(self.prefix[self.table_prefix..].to_vec())
+    }
+}
+
+/// Calls `each` for every row of a table, of one tenant or of all, until it answers false.
+pub(crate) fn all(
+    reader: &Reader<'_>,
+    table: TableId,
+    tenant: Option<&Tenant>,
+    each: &mut dyn FnMut(&Entry<'_>) -> Result<bool>,
+) -> Result<()> {
+    match tenant {
+        Some(tenant) => of_tenant(reader, table, tenant, each).map(|_| ()),
+        None => {
+            for tenant in tenants(reader)? {
+                if !of_tenant(reader, table, &tenant, each)? {
+                    break;
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Returns the tenants that have any row, in the order of their keys: one seek each.
+pub(crate) fn tenants(reader: &Reader<'_>) -> Result<Vec<Tenant>> {
+    let mut cursor = reader.cursor(Family::Current, None);
+    let mut tenants = Vec::new();
+    cursor.seek_to_first();
+    while let Some(found) = cursor.key() {
+        let tenant = key::split_row_prefix(found)?.0;
+        let mut past = tenant.as_str().as_bytes().to_vec();
+        past.push(1);
+        cursor.seek(past);
+        tenants.push(tenant);
+    }
+    cursor.status()?;
+    Ok(tenants)
+}
+
+fn of_tenant(
+    reader: &Reader<'_>,
+    table: TableId,
+    tenant: &Tenant,
+    each: &mut dyn FnMut(&Entry<'_>) -> Result<bool>,
+) -> Result<bool> {
+    let start = key::table_prefix(tenant, table);
+    let mut cursor = reader.cursor(Family::Current, key::prefix_end(&start));
+    cursor.seek(&start);
+    while let Some((prefix, value)) = cursor.item() {
+        let current = Current::read(value)?;
+        if !each(&Entry { tenant, prefix, table_prefix: start.len(), current })? {
+            return Ok(false);
+        }
+        cursor.next();
+    }
+    cursor.status()?;
+    Ok(true)
+}
+
+/// Calls `each` for those of `keys` that have a row, in key order, until it answers false.
+pub(crate) fn among(
+    reader: &Reader<'_>,
+    table: TableId,
+    tenant: Option<&Tenant>,
+    keys: &[RowKey],
+    each: &mut dyn FnMut(&Entry<'_>) -> Result<bool>,
+) -> Result<()> {
+    let mut ordered: Vec<&RowKey> = keys.iter().collect();
+    ordered.sort_unstable();
+    ordered.dedup();
+    let every = if tenant.is_none() { tenants(reader)? } else { Vec::new() };
+    for tenant in tenant.into_iter().chain(&every) {
+        let mut prefix = key::table_prefix(tenant, table);
+        let table_prefix = prefix.len();
+        for key in &ordered {
+            prefix.truncate(table_prefix);
+            prefix.extend_from_slice(key.as_bytes());
+            let Some(value) = reader.current(&prefix)? else { continue };
+            let current = Current::read(&value)?;
+            if !each(&Entry { tenant, prefix: &prefix, table_prefix, current })? {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,232 @@
+//! One snapshot of the engine, and the cursors that a view reuses over it.
+
+use std::cell::{RefCell, RefMut};
+
+use rocksdb::{ColumnFamily, DBPinnableSlice, ReadOptions};
+
+use crate::engine::{DbIterator, DbSnapshot, Engine};
+use crate::error::Result;
+use crate::families::Family;
+use crate::key::{self, Fork};
+use crate::row::{ArchiveHeader, CurrentHeader, LevelSet, TimelineHeader};
+use crate::scan::merge::Pieces;
+use crate::scan::point::Found;
+use crate::time::{Period, ValidTime};
+use crate::tx::TxId;
+
+/// The open-ended segment of a key, or that nothing is known of it from an instant on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Current<'a> {
+    pub(crate) valid_from: ValidTime,
+    pub(crate) tx_from: TxId,
+    /// Nothing for a tombstone.
+    pub(crate) row: Option<&'a [u8]>,
+    /// False where there cannot be any segment before.
+    pub(crate) timeline: bool,
+    /// The levels of superseded pieces.
+    pub(crate) archive: LevelSet,
+}
+
+impl<'a> Current<'a> {
+    /// Reads a value of the `current` family.
+    pub(crate) fn read(value: &'a [u8]) -> Result<Self> {
+        let (header, row) = CurrentHeader::read(value)?;
+        Ok(Self {
+            valid_from: header.valid_from,
+            tx_from: header.tx_from,
+            row: (!header.tombstone).then_some(row),
+            timeline: header.timeline,
+            archive: header.archive,
+        })
+    }
+}
+
+/// Reads of one snapshot at one transaction.
+pub(crate) struct Reader<'db> {
+    // Before the snapshot: cursors go first.
+    timeline: RefCell<Option<DbIterator<'db>>>,
+    archive: RefCell<Option<DbIterator<'db>>>,
+    gets: ReadOptions,
+    snapshot: DbSnapshot<'db>,
+    engine: &'db Engine,
+    current: &'db ColumnFamily,
+    tx: TxId,
+    newest: TxId,
+    pieces: RefCell<Pieces>,
+    seek_key: RefCell<Vec<u8>>,
+}
+
+impl<'db> Reader<'db> {
+    /// Pins a snapshot, to be read at `tx`, which must be in it. `newest` is asked after that:
+    /// the snapshot may hold nothing later than its answer.
+    pub(crate) fn new(engine: &'db Engine, tx: TxId, newest: impl FnOnce() -> TxId) -> Self {
+        let snapshot = engine.db().snapshot();
+        let newest = newest();
+        let mut gets = ReadOptions::default();
+        gets.set_snapshot(&snapshot);
+        Self {
+            timeline: RefCell::default(),
+            archive: RefCell::default(),
+            gets,
+            snapshot,
+            engine,
+            current: engine.family(Family::Current),
+            tx,
+            newest,
+            pieces: RefCell::default(),
+            seek_key: RefCell::default(),
+        }
+    }
+
+    /// Returns the transaction that is read at.
+    pub(crate) const fn tx(&self) -> TxId {
+        self.tx
+    }
+
+    /// True where the snapshot holds nothing later than `tx`.
+    pub(crate) fn is_latest(&self, tx: TxId) -> bool {
+        self.newest <= tx
+    }
+
+    /// Returns a buffer for the pieces of one key; only one can be out at a time.
+    pub(crate) fn pieces(&self) -> RefMut<'_, Pieces> {
+        self.pieces.borrow_mut()
+    }
+
+    /// Opens a cursor over keys of a family below `end`.
+    pub(crate) fn cursor(&self, family: Family, end: Option<Vec<u8>>) -> DbIterator<'db> {
+        let mut options = ReadOptions::default();
+        options.set_snapshot(&self.snapshot);
+        if let Some(end) = end {
+            options.set_iterate_upper_bound(end);
+        }
+        self.engine.db().raw_iterator_cf_opt(self.engine.family(family), options)
+    }
+
+    /// Reads the `current` entry of a row.
+    pub(crate) fn current(&self, prefix: &[u8]) -> Result<Option<DBPinnableSlice<'db>>> {
+        Ok(self.engine.db().get_pinned_cf_opt(self.current, prefix, &self.gets)?)
+    }
+
+    /// Calls `each` with the segment of the latest belief before `current` that holds `at`, where
+    /// it is no newer than what is read.
+    pub(crate) fn timeline_at<T>(
+        &self,
+        prefix: &[u8],
+        at: ValidTime,
+        each: impl FnOnce(Found, &[u8]) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let mut slot = self.timeline.borrow_mut();
+        let cursor = slot.get_or_insert_with(|| self.cursor(Family::Timeline, None));
+        cursor.seek_for_prev(self.timeline_key(prefix, at).as_slice());
+        match segment(cursor, prefix)? {
+            Some((found, row)) if found.valid.contains(at) && found.tx_from <= self.tx => {
+                each(found, row).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Calls `each` with the segments of the latest belief before `current` that overlap `window`,
+    /// in order.
+    pub(crate) fn timeline(
+        &self,
+        prefix: &[u8],
+        window: Period<ValidTime>,
+        each: &mut dyn FnMut(Found, &[u8]),
+    ) -> Result<()> {
+        let mut slot = self.timeline.borrow_mut();
+        let cursor = slot.get_or_insert_with(|| self.cursor(Family::Timeline, None));
+        let first = self.timeline_key(prefix, window.from());
+        if window.from() != ValidTime::BEGIN {
+            cursor.seek_for_prev(first.as_slice());
+            if let Some((found, row)) = segment(cursor, prefix)?
+                && found.valid.from() < window.from()
+                && found.valid.overlaps(&window)
+            {
+                each(found, row);
+            }
+        }
+        cursor.seek(first.as_slice());
+        while let Some((found, row)) = segment(cursor, prefix)? {
+            if found.valid.from() >= window.to() {
+                break;
+            }
+            each(found, row);
+            cursor.next();
+        }
+        Ok(())
+    }
+
+    /// Runs `read` with the cursor over superseded belief.
+    pub(crate) fn with_archive<T>(
+        &self,
+        read: impl FnOnce(&mut Archive<'_, 'db>) -> Result<T>,
+    ) -> Result<T> {
+        let mut slot = self.archive.borrow_mut();
+        let raw = slot.get_or_insert_with(|| self.cursor(Family::Archive, None));
+        let mut key = self.seek_key.borrow_mut();
+        read(&mut Archive { raw, key: &mut key })
+    }
+
+    fn timeline_key(&self, prefix: &[u8], at: ValidTime) -> RefMut<'_, Vec<u8>> {
+        let mut key = self.seek_key.borrow_mut();
+        key::timeline_into(&mut key, prefix, at);
+        key
+    }
+}
+
+/// Returns the segment under a cursor of the `timeline` family where it is of this row.
+fn segment<'a>(cursor: &'a DbIterator<'_>, prefix: &[u8]) -> Result<Option<(Found, &'a [u8])>> {
+    let Some((key, value)) = cursor.item() else {
+        cursor.status()?;
+        return Ok(None);
+    };
+    if !key.starts_with(prefix) {
+        return Ok(None);
+    }
+    let (header, row) = TimelineHeader::read(value)?;
+    let valid = Period::new(key::timeline_from(key)?, header.valid_to)?;
+    Ok(Some((Found { valid, tx_from: header.tx_from }, row)))
+}
+
+/// A piece under a cursor of the `archive` family.
+pub(crate) struct ArchivedPiece<'a> {
+    pub(crate) fork: Fork,
+    pub(crate) valid: Period<ValidTime>,
+    pub(crate) tx_from: TxId,
+    pub(crate) tx_to: TxId,
+    pub(crate) row: &'a [u8],
+}
+
+/// A cursor over superseded belief.
+pub(crate) struct Archive<'a, 'db> {
+    raw: &'a mut DbIterator<'db>,
+    key: &'a mut Vec<u8>,
+}
+
+impl Archive<'_, '_> {
+    /// Goes to the first piece at or after a fork and the transaction that superseded it.
+    pub(crate) fn seek(&mut self, prefix: &[u8], fork: Fork, tx_to: TxId) {
+        key::archive_into(self.key, prefix, fork, tx_to);
+        self.raw.seek(self.key.as_slice());
+    }
+
+    pub(crate) fn next(&mut self) {
+        self.raw.next();
+    }
+
+    /// Returns the piece here; nothing where the row has no more.
+    pub(crate) fn piece(&self, prefix: &[u8]) -> Result<Option<ArchivedPiece<'_>>> {
+        let Some((key, value)) = self.raw.item() else {
+            self.raw.status()?;
+            return Ok(None);
+        };
+        if !key.starts_with(prefix) {
+            return Ok(None);
+        }
+        let (fork, tx_to) = key::split_archive(key)?;
+        let (ArchiveHeader { valid, tx_from }, row) = ArchiveHeader::read(value)?;
+        Ok(Some(ArchivedPiece { fork, valid, tx_from, tx_to, row }))
+    }
+}
