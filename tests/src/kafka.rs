@@ -164,9 +164,8 @@ pub fn produce(bootstrap: &str, topic: &str, records: &[Record]) -> Result<()> {
         .set("log_level", "0")
         .create()?;
     for record in records {
-        let mut wire = BaseRecord::<[u8], [u8]>::to(topic)
-            .partition(record.partition)
-            .payload(&record.value);
+        let mut wire =
+            BaseRecord::<[u8], [u8]>::to(topic).partition(record.partition).payload(&record.value);
         if let Some(key) = &record.key {
             wire = wire.key(key.as_bytes());
         }

@@ -104,7 +104,8 @@ impl Server {
         fs::create_dir_all(data)?;
         let endpoints_file = data.join("endpoints.json");
         fs::remove_file(&endpoints_file).ok();
-        let mut args: Vec<String> = vec!["serve".into(), "--data".into(), data.display().to_string()];
+        let mut args: Vec<String> =
+            vec!["serve".into(), "--data".into(), data.display().to_string()];
         for (flag, address) in [
             ("--http-listen", "127.0.0.1:0"),
             ("--grpc-listen", "127.0.0.1:0"),
@@ -174,8 +175,9 @@ pub fn start_projector(grpc: &str, config: &str, dir: &Path, name: &str) -> Resu
     fs::create_dir_all(dir)?;
     let file = dir.join(format!("{name}.toml"));
     fs::write(&file, config).context("writing the projector's configuration")?;
-    let args: Vec<String> = ["projector", "--server", grpc, "--config", &file.display().to_string()]
-        .map(ToOwned::to_owned)
-        .to_vec();
+    let args: Vec<String> =
+        ["projector", "--server", grpc, "--config", &file.display().to_string()]
+            .map(ToOwned::to_owned)
+            .to_vec();
     Process::start(&args, &dir.join(format!("{name}.log")))
 }

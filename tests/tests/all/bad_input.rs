@@ -94,13 +94,29 @@ async fn wrong_sql_says_what_where_and_how() {
         ("SELECT wrong FROM t", "42703", Some(8)),
         ("INSERT INTO t (_id, wrong) VALUES ('b', 1)", "42703", None),
         ("INSERT INTO t (_id, n) VALUES ('b', 'many')", "42804", None),
-        ("INSERT INTO t (_id, n, _valid_from, _valid_to) VALUES ('b', 1, TIMESTAMP '2026-01-02', TIMESTAMP '2026-01-02')", "22023", None),
+        (
+            "INSERT INTO t (_id, n, _valid_from, _valid_to) VALUES ('b', 1, TIMESTAMP '2026-01-02', TIMESTAMP '2026-01-02')",
+            "22023",
+            None,
+        ),
         ("INSERT INTO t (n) VALUES (1)", "23502", None),
         ("SELECT * FROM t FOR VALID_TIME AS OF NULL", "22004", None),
-        ("SELECT * FROM t FOR VALID_TIME FROM TIMESTAMP '2026-01-02' TO TIMESTAMP '2026-01-01'", "22023", None),
-        ("SELECT * FROM t FOR VALID_TIME BETWEEN TIMESTAMP '2026-01-02' AND TIMESTAMP '2026-01-01'", "22023", None),
+        (
+            "SELECT * FROM t FOR VALID_TIME FROM TIMESTAMP '2026-01-02' TO TIMESTAMP '2026-01-01'",
+            "22023",
+            None,
+        ),
+        (
+            "SELECT * FROM t FOR VALID_TIME BETWEEN TIMESTAMP '2026-01-02' AND TIMESTAMP '2026-01-01'",
+            "22023",
+            None,
+        ),
         ("SELECT * FROM (SELECT 1 AS x) FOR VALID_TIME AS OF now() AS d", "", None),
-        ("WITH c AS (SELECT 1 AS x) SELECT * FROM c FOR SYSTEM_TIME AS OF TIMESTAMP '2026-01-01'", "", None),
+        (
+            "WITH c AS (SELECT 1 AS x) SELECT * FROM c FOR SYSTEM_TIME AS OF TIMESTAMP '2026-01-01'",
+            "",
+            None,
+        ),
         ("SELECT * FROM everwhen.streams FOR VALID_TIME AS OF now()", "", None),
         ("CREATE PROJECTION p KEY (nope) INTO w.p AS SELECT _id FROM t", "", None),
         ("CREATE MAPPING m ON nowhere AS PUT INTO t SELECT 1 AS _id", "", None),
@@ -126,7 +142,9 @@ async fn a_bad_request_body_is_refused_with_what_and_where() {
     let _turn = one_at_a_time();
     let dir = tempfile::tempdir().unwrap();
     let server = server(&dir).await;
-    for body in [json!({}), json!({ "sql": 1 }), json!({ "sql": "SELECT 1", "wrong": 1 }), json!([])] {
+    for body in
+        [json!({}), json!({ "sql": 1 }), json!({ "sql": "SELECT 1", "wrong": 1 }), json!([])]
+    {
         let answer = server.client.post("/v1/sql", &body).await.unwrap();
         assert_eq!(answer.status, 400, "{body}: {answer:?}");
     }
@@ -182,9 +200,17 @@ async fn a_second_server_on_the_same_directory_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let mut first = server(&dir).await;
     let args: Vec<String> = [
-        "serve", "--data", &first.data.display().to_string(),
-        "--http-listen", "127.0.0.1:0", "--grpc-listen", "off", "--postgres-listen", "off",
-        "--admin-listen", "off",
+        "serve",
+        "--data",
+        &first.data.display().to_string(),
+        "--http-listen",
+        "127.0.0.1:0",
+        "--grpc-listen",
+        "off",
+        "--postgres-listen",
+        "off",
+        "--admin-listen",
+        "off",
     ]
     .map(ToOwned::to_owned)
     .to_vec();

@@ -57,8 +57,7 @@ impl Line {
         match victim {
             0 => {
                 self.server.kill();
-                self.server =
-                    Server::start(&self.dir.path().join("data"), Some(CLOCK)).await?;
+                self.server = Server::start(&self.dir.path().join("data"), Some(CLOCK)).await?;
                 // Addresses are new: the projector, which is stateless, follows.
                 self.projector.kill();
                 self.projector = projector(&self.server, self.dir.path())?;
@@ -122,7 +121,8 @@ async fn run(kills: usize, events: u64, seed: u64) -> Result<()> {
         let first = u64::try_from(kill)? * per_kill;
         let records: Vec<Record> = (first..first + per_kill).map(reading).collect();
         let bootstrap = line.broker.bootstrap();
-        let producing = tokio::task::spawn_blocking(move || produce(&bootstrap, "readings", &records));
+        let producing =
+            tokio::task::spawn_blocking(move || produce(&bootstrap, "readings", &records));
         tokio::time::sleep(Duration::from_millis(random.random_range(20..600))).await;
         line.kill(random.random_range(0..3)).await?;
         producing.await??;

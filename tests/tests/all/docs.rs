@@ -57,7 +57,12 @@ async fn run_page(page: &Path) -> usize {
         for statement in statements(&example.sql) {
             match &example.error {
                 None => {
-                    server.client.sql(&statement).await.map_err(|e| format!("{place}: {e}")).unwrap();
+                    server
+                        .client
+                        .sql(&statement)
+                        .await
+                        .map_err(|e| format!("{place}: {e}"))
+                        .unwrap();
                 }
                 Some(state) => {
                     let answer = server.client.sql_error(&statement).await;

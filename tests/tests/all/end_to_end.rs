@@ -87,8 +87,7 @@ impl Line {
         }
         for (stream, records) in by_stream {
             shared_broker().produce(&format!("{}{stream}", self.prefix), &records)?;
-            *self.produced.entry(stream.to_owned()).or_default() +=
-                i64::try_from(records.len())?;
+            *self.produced.entry(stream.to_owned()).or_default() += i64::try_from(records.len())?;
         }
         for (stream, count) in &self.produced {
             self.server.client.wait_ingested(stream, *count).await?;
@@ -107,7 +106,8 @@ impl Line {
     /// Returns the report from the SQLite and from the BigQuery table.
     async fn reports(&self, dataset: &str, scenario: &Scenario) -> Result<(Cells, Cells)> {
         let Scenario { projection, columns, order_by, .. } = scenario;
-        let local = self.sqlite(&format!("SELECT {columns} FROM {projection} ORDER BY {order_by}"))?;
+        let local =
+            self.sqlite(&format!("SELECT {columns} FROM {projection} ORDER BY {order_by}"))?;
         let lake = shared_emulator()
             .query(
                 "test",

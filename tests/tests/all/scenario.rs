@@ -62,7 +62,8 @@ pub fn late_presence() -> Scenario {
             vec!["p5", "2026-01-09", "e1", "Accounting"],
         ]
     };
-    let hired = json!({ "id": "e1", "name": "Ada", "department": "Finance", "at": "2026-01-01T00:00:00Z" });
+    let hired =
+        json!({ "id": "e1", "name": "Ada", "department": "Finance", "at": "2026-01-01T00:00:00Z" });
     let moved = json!({ "id": "e1", "department": "Accounting", "at": "2026-01-07T08:00:00Z" });
     let corrected = json!({ "id": "e1", "department": "Accounting", "at": "2026-01-06T08:00:00Z" });
     let upload = [
@@ -124,7 +125,8 @@ pub fn future_booking() -> Scenario {
 /// S3: bookings are counted under the latest name only.
 pub fn latest_name() -> Scenario {
     let counted = |name: &'static str| vec![vec![name, "5", "2026-01-05", "2026-01-09"]];
-    let hired = json!({ "id": "e1", "name": "Ada", "department": "Finance", "at": "2026-01-01T00:00:00Z" });
+    let hired =
+        json!({ "id": "e1", "name": "Ada", "department": "Finance", "at": "2026-01-01T00:00:00Z" });
     let renamed = json!({ "id": "e1", "name": "Ada Lovelace", "at": "2026-01-07T08:00:00Z" });
     let series = [
         ("b1", "2026-01-05"),

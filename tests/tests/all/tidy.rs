@@ -41,7 +41,13 @@ fn crates_depend_only_in_the_agreed_direction() {
         ("everwhen-projector", &["everwhen-storage", "everwhen-query", "everwhen-proto"]),
         (
             "everwhen-server",
-            &["everwhen-storage", "everwhen-query", "everwhen-ingest", "everwhen-projector", "everwhen-proto"],
+            &[
+                "everwhen-storage",
+                "everwhen-query",
+                "everwhen-ingest",
+                "everwhen-projector",
+                "everwhen-proto",
+            ],
         ),
     ]);
     let metadata =
@@ -109,9 +115,11 @@ fn files_and_functions_stay_small() {
         if lines > 800 {
             too_big.push(format!("{file} has {lines} lines"));
         }
-        too_big.extend(long_functions(&text).into_iter().map(|(line, length)| {
-            format!("{file}:{line} has a function of {length} lines")
-        }));
+        too_big.extend(
+            long_functions(&text)
+                .into_iter()
+                .map(|(line, length)| format!("{file}:{line} has a function of {length} lines")),
+        );
     }
     assert!(too_big.is_empty(), "{}", too_big.join("\n"));
 }
@@ -123,9 +131,10 @@ fn long_functions(text: &str) -> Vec<(usize, usize)> {
     for (start, line) in lines.iter().enumerate() {
         let code = line.trim_start();
         let indent = &line[..line.len() - code.len()];
-        let is_function = ["fn ", "pub fn ", "pub(crate) fn ", "pub(super) fn ", "async fn ", "pub async fn "]
-            .iter()
-            .any(|head| code.starts_with(head));
+        let is_function =
+            ["fn ", "pub fn ", "pub(crate) fn ", "pub(super) fn ", "async fn ", "pub async fn "]
+                .iter()
+                .any(|head| code.starts_with(head));
         if !is_function || code.ends_with(';') {
             continue;
         }

@@ -1,0 +1,208 @@
+//! A point as-of read in process against a raw RocksDB seek, both warm, over the same keys.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use everwhen_storage::{
+    AssertedFrom, Assertion, Batch, ColumnDef, ColumnId, ColumnType, DefinitionChange, Op, Options,
+    Precedence, RealClock, Row, RowKey, Store, TableDef, TableId, Tenant, Tx, ValidTime, Value,
+    Write, WriteKind,
+};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+
+use crate::report::{Report, median, verdict};
+
+const KEYS: i64 = 200_000;
+const VERSIONS: i64 = 5;
+const READS: usize = 200_000;
+const DAY: i64 = 86_400_000_000;
+
+fn table() -> TableDef {
+    let column = |id, name: &str, kind| ColumnDef {
+        id: ColumnId(id),
+        name: name.to_owned(),
+        kind,
+        nullable: true,
+    };
+    TableDef {
+        id: TableId(1),
+        name: "readings".to_owned(),
+        precedence: Precedence::Effective,
+        key: vec![ColumnId(0)],
+        columns: vec![
+            column(0, "_id", ColumnType::Text),
+            column(1, "site", ColumnType::Text),
+            column(2, "n", ColumnType::Int64),
+            column(3, "note", ColumnType::Text),
+        ],
+        declared: true,
+    }
+}
+
+fn key(id: i64) -> RowKey {
+    RowKey::encode(&[Value::Text(format!("key-{id:08}"))]).unwrap()
+}
+
+fn fields(id: i64, version: i64) -> Row {
+    Row::new([
+        (ColumnId(1), Value::Text(format!("site {}", id % 97))),
+        (ColumnId(2), Value::Int(id * 10 + version)),
+        (ColumnId(3), Value::Text(format!("note {version} of {id}, forty characters or so"))),
+    ])
+}
+
+async fn load(store: &Store, table: &TableDef) {
+    let definitions =
+        Batch { definitions: vec![DefinitionChange::Table(table.clone())], ..Batch::default() };
+    store.write(definitions).await.unwrap();
+    for version in 0..VERSIONS {
+        for first in (0..KEYS).step_by(10_000) {
+            let txs = (first..first + 10_000)
+                .map(|id| Tx {
+                    writes: vec![Write {
+                        tenant: Tenant::default(),
+                        table: table.id,
+                        kind: WriteKind::Assert {
+                            key: key(id),
+                            assertion: Assertion {
+                                op: Op::Put,
+                                from: AssertedFrom::At(ValidTime::from_micros(version * DAY)),
+                                to: ValidTime::END,
+                                order: 0,
+                                fields: fields(id, version),
+                                exact: false,
+                            },
+                            event: None,
+                        },
+                    }],
+                    position: None,
+                })
+                .collect();
+            store.write(Batch { txs, ..Batch::default() }).await.unwrap();
+        }
+    }
+}
+
+/// The raw side: the same keys and versions, values of the same size, one seek a read.
+fn load_raw(path: &std::path::Path) -> rocksdb::DB {
+    let mut options = rocksdb::Options::default();
+    options.create_if_missing(true);
+    options.set_compression_type(rocksdb::DBCompressionType::Lz4);
+    let mut block = rocksdb::BlockBasedOptions::default();
+    block.set_block_cache(&rocksdb::Cache::new_lru_cache(512 << 20));
+    options.set_block_based_table_factory(&block);
+    let db = rocksdb::DB::open(&options, path).unwrap();
+    for version in 0..VERSIONS {
+        for id in 0..KEYS {
+            let value = format!(
+                "{id:08} site {:>4} note {version} of {id}, forty characters or so",
+                id % 97
+            );
+            db.put(raw_key(id, version * DAY), value).unwrap();
+        }
+    }
+    db.flush().unwrap();
+    db.compact_range::<&[u8], &[u8]>(None, None);
+    db
+}
+
+fn raw_key(id: i64, at: i64) -> Vec<u8> {
+    let mut bytes = format!("default\0\0\0\0\x01key-{id:08}\0\x01").into_bytes();
+    bytes.extend_from_slice(&at.to_be_bytes());
+    bytes
+}
+
+/// Runs both sides in turn, five rounds, and reports medians.
+pub fn run(report: &mut Report) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(Options {
+        path: dir.path().join("store"),
+        clock: Arc::new(RealClock),
+        sync: false,
+        block_cache_bytes: 512 << 20,
+    })
+    .unwrap();
+    let table = table();
+    tokio::task::block_in_place(|| {
+        tokio::runtime::Handle::current().block_on(load(&store, &table));
+    });
+    let raw = load_raw(&dir.path().join("raw"));
+    let mut random = StdRng::seed_from_u64(1);
+    let reads: Vec<(i64, i64)> = (0..READS)
+        .map(|_| (random.random_range(0..KEYS), random.random_range(0..VERSIONS * DAY)))
+        .collect();
+    let keys: Vec<(RowKey, ValidTime)> =
+        reads.iter().map(|(id, at)| (key(*id), ValidTime::from_micros(*at))).collect();
+    let raw_keys: Vec<Vec<u8>> = reads.iter().map(|(id, at)| raw_key(*id, *at)).collect();
+    let (latest, past) = (store.latest().tx, past_tx());
+
+    let mut figures: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for _ in 0..6 {
+        let ours = time(|| read_ours(&store, latest, &table, &keys));
+        let raw = time(|| read_raw(&raw, &raw_keys));
+        let ours_past = time(|| read_ours(&store, past, &table, &keys));
+        for (name, value) in [("ours", ours), ("raw", raw), ("past", ours_past)] {
+            figures.entry(name).or_default().push(value);
+        }
+    }
+    // The first round warms the caches.
+    let warm = |name: &str| median(&figures[name][1..]);
+    let (ours, raw, past) = (warm("ours"), warm("raw"), warm("past"));
+    for (what, ours) in [
+        ("point as-of read in process", ours),
+        ("the same at a past system time (half the versions superseded since)", past),
+    ] {
+        report.row(
+            what,
+            format!("{ours:.2} us"),
+            format!("raw RocksDB seek {raw:.2} us"),
+            format!("{:.2}x, goal <= 2.4x: {}", ours / raw, verdict(ours / raw <= 2.4)),
+        );
+    }
+}
+
+/// A transaction after which the later versions were written.
+fn past_tx() -> everwhen_storage::TxId {
+    everwhen_storage::TxId::new(u64::try_from(KEYS * VERSIONS / 2).unwrap())
+}
+
+/// Returns microseconds per read.
+fn time(work: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    work();
+    #[expect(clippy::cast_precision_loss, reason = "a small constant")]
+    let reads = READS as f64;
+    start.elapsed().as_secs_f64() * 1e6 / reads
+}
+
+fn read_ours(
+    store: &Store,
+    tx: everwhen_storage::TxId,
+    table: &TableDef,
+    keys: &[(RowKey, ValidTime)],
+) {
+    let tenant = Tenant::default();
+    let mut fields = 0;
+    store
+        .read(tx, |view| {
+            for (key, at) in keys {
+                if let Some(version) = view.point(table, &tenant, key, *at)? {
+                    fields += version.row.fields().len();
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert!(fields > 0, "nothing was read");
+}
+
+fn read_raw(db: &rocksdb::DB, keys: &[Vec<u8>]) {
+    let mut bytes = 0;
+    let mut iterator = db.raw_iterator();
+    for key in keys {
+        iterator.seek_for_prev(key);
+        bytes += iterator.value().map_or(0, <[u8]>::len);
+    }
+    assert!(bytes > 0, "nothing was read");
+}
