@@ -3,10 +3,10 @@
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::row::DocumentView;
-use crate::scan::gather;
+use crate::scan::gather::{self, Target};
 use crate::scan::keys::{self, Entry};
 use crate::scan::merge::{Believed, Piece, Pieces};
-use crate::scan::point::{self, Found};
+use crate::scan::point;
 use crate::scan::reader::{Current, Reader};
 use crate::schema::{ColumnId, IndexId, RowKey, TableDef, TableId, Tenant};
 use crate::time::{Period, SystemTime, ValidTime};
@@ -128,12 +128,42 @@ impl View<'_> {
         let prefix = key::row_prefix(tenant, table.id, key);
         let Some(value) = self.reader.current(&prefix)? else { return Ok(None) };
         let current = Current::read(&value)?;
-        point::point(&self.reader, &prefix, &current, valid, |found, bytes| {
-            let (tenant, key) = (tenant.clone(), key.clone());
-            let row = DocumentView::read(bytes)?.row(None)?;
-            let Found { valid, tx_from } = found;
-            Ok(Version { tenant, key, valid, tx_from, tx_to: None, row })
+        let target = Target { prefix: &prefix, current, unchanged: false };
+        point::point(&self.reader, &target, valid, |found, bytes| {
+            Ok(Version {
+                tenant: tenant.clone(),
+                key: key.clone(),
+                valid: found.valid,
+                tx_from: found.tx_from,
+                tx_to: None,
+                row: DocumentView::read(bytes)?.row(None)?,
+            })
         })
+    }
+
+    /// Returns a key's row at a valid time, as believed at the view's transaction, and the
+    /// transaction that made it: [`View::point`] without the valid bounds, so O(log n) seeks always.
+    pub fn row_at(
+        &self,
+        table: &TableDef,
+        tenant: &Tenant,
+        key: &RowKey,
+        valid: ValidTime,
+        columns: Option<&[ColumnId]>,
+    ) -> Result<Option<(TxId, Row)>> {
+        let prefix = key::row_prefix(tenant, table.id, key);
+        let Some(value) = self.reader.current(&prefix)? else { return Ok(None) };
+        let current = Current::read(&value)?;
+        let Some(instant) = ValidBound::AsOf(valid).window() else { return Ok(None) };
+        let decode = |tx, bytes: &[u8]| Ok((tx, DocumentView::read(bytes)?.row(columns)?));
+        if let Some(row) = current.row
+            && current.valid_from <= valid
+            && current.tx_from <= self.tx()
+        {
+            return decode(current.tx_from, row).map(Some);
+        }
+        let target = Target { prefix: &prefix, current, unchanged: false };
+        gather::row_at(&self.reader, &target, instant, decode)
     }
 
     /// Calls `each` for every version of the scan, in order, until it answers false.
@@ -161,8 +191,8 @@ impl View<'_> {
         let mut of_row = |entry: &Entry<'_>| match at {
             Some(at) => self.one_version(scan, entry, at, each),
             None => {
-                let (prefix, current) = (entry.prefix, &entry.current);
-                gather::versions(&self.reader, prefix, current, window, believed, &mut pieces)?;
+                let target = &entry.target;
+                gather::versions(&self.reader, target, window, believed, &mut pieces)?;
                 for piece in pieces.iter().filter(|piece| piece.valid.overlaps(&window)) {
                     if !each(version(entry, piece, pieces.row(piece), scan.columns)?)? {
                         return Ok(false);
@@ -186,12 +216,15 @@ impl View<'_> {
         at: ValidTime,
         each: &mut dyn FnMut(Version) -> Result<bool>,
     ) -> Result<bool> {
-        let (prefix, current) = (entry.prefix, &entry.current);
-        let found = point::point(&self.reader, prefix, current, at, |found, bytes| {
-            let (tenant, key) = (entry.tenant.clone(), entry.key());
-            let row = DocumentView::read(bytes)?.row(scan.columns)?;
-            let Found { valid, tx_from } = found;
-            Ok(Version { tenant, key, valid, tx_from, tx_to: None, row })
+        let found = point::point(&self.reader, &entry.target, at, |found, bytes| {
+            Ok(Version {
+                tenant: entry.tenant.clone(),
+                key: entry.key(),
+                valid: found.valid,
+                tx_from: found.tx_from,
+                tx_to: None,
+                row: DocumentView::read(bytes)?.row(scan.columns)?,
+            })
         })?;
         found.map_or(Ok(true), each)
     }
@@ -235,14 +268,15 @@ impl View<'_> {
         let prefix = key::row_prefix(tenant, table.id, key);
         let Some(value) = self.reader.current(&prefix)? else { return Ok(Vec::new()) };
         let current = Current::read(&value)?;
+        let target = Target { prefix: &prefix, current, unchanged: false };
         let table_prefix = prefix.len() - key.as_bytes().len();
-        let entry = Entry { tenant, prefix: &prefix, table_prefix, current };
+        let entry = Entry { tenant, target, table_prefix };
         let mut pieces = self.reader.pieces();
         let mut versions: Vec<Version> = Vec::new();
         for period in periods {
             let window = gather::with_neighbours(period);
             let believed = Believed::at(tx);
-            gather::versions(&self.reader, &prefix, &current, window, believed, &mut pieces)?;
+            gather::versions(&self.reader, &target, window, believed, &mut pieces)?;
             for piece in pieces.iter().filter(|piece| piece.valid.overlaps(&window)) {
                 versions.push(version(&entry, piece, pieces.row(piece), None)?);
             }

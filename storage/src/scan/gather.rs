@@ -33,23 +33,39 @@ pub(crate) fn with_neighbours(period: &Period<ValidTime>) -> Period<ValidTime> {
     wider.unwrap_or(*period)
 }
 
+/// A row to read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target<'a> {
+    /// The row's prefix in every family.
+    pub(crate) prefix: &'a [u8],
+    pub(crate) current: Current<'a>,
+    /// Nothing of the row is later than the reader's transaction.
+    pub(crate) unchanged: bool,
+}
+
+impl Target<'_> {
+    /// True where the latest belief is all that was believed.
+    fn is_settled(&self, reader: &Reader<'_>, believed: Believed) -> bool {
+        reader.is_latest(believed.from) || self.unchanged && believed.from == reader.tx()
+    }
+}
+
 /// Fills `out` with the versions of a key that were believed in `believed` and overlap `wanted`,
 /// in order of `valid_from`, `tx_from`. Versions that do not overlap may stand among them.
 pub(crate) fn versions(
     reader: &Reader<'_>,
-    prefix: &[u8],
-    current: &Current<'_>,
+    target: &Target<'_>,
     wanted: Period<ValidTime>,
     believed: Believed,
     out: &mut Pieces,
 ) -> Result<()> {
     let mut window = wanted;
     // Stored pieces of the latest belief are maximal, and so they were where none was superseded.
-    let whole =
-        believed.is_one_tx() && (current.archive.is_empty() || reader.is_latest(believed.from));
+    let whole = believed.is_one_tx()
+        && (target.current.archive.is_empty() || target.is_settled(reader, believed));
     for extension in 0.. {
         out.clear();
-        gather(reader, prefix, current, window, believed, out)?;
+        gather(reader, target, window, believed, out)?;
         out.coalesce();
         let cut = |piece: &&Piece| {
             let (from, to) = (piece.valid.from(), piece.valid.to());
@@ -68,15 +84,30 @@ pub(crate) fn versions(
     Ok(())
 }
 
+/// Calls `each` with the row of a key at an instant as believed at the reader's transaction, and
+/// the transaction that made it, without looking for the version's bounds.
+pub(crate) fn row_at<T>(
+    reader: &Reader<'_>,
+    target: &Target<'_>,
+    instant: Period<ValidTime>,
+    each: impl FnOnce(TxId, &[u8]) -> Result<T>,
+) -> Result<Option<T>> {
+    let mut pieces = reader.pieces();
+    pieces.clear();
+    gather(reader, target, instant, Believed::at(reader.tx()), &mut pieces)?;
+    let found = pieces.iter().next();
+    found.map(|piece| each(piece.tx_from, pieces.row(piece))).transpose()
+}
+
 /// Appends the stored pieces that overlap `window` and were believed in `believed`.
 fn gather(
     reader: &Reader<'_>,
-    prefix: &[u8],
-    current: &Current<'_>,
+    target: &Target<'_>,
     window: Period<ValidTime>,
     believed: Believed,
     out: &mut Pieces,
 ) -> Result<()> {
+    let Target { prefix, current, .. } = target;
     let mut doubtful = Doubtful { from: window.from(), periods: Vec::new() };
     if current.timeline && window.from() < current.valid_from {
         reader.timeline(prefix, window, &mut |found, row| {
@@ -108,10 +139,10 @@ fn gather(
     if let [first, .., last] = doubtful.periods.as_slice()
         && doubtful.periods.len() > WINDOWS_MAX
     {
-        return archive(reader, prefix, current, first.hull(last), believed, out);
+        return archive(reader, target, first.hull(last), believed, out);
     }
     for period in &doubtful.periods {
-        archive(reader, prefix, current, *period, believed, out)?;
+        archive(reader, target, *period, believed, out)?;
     }
     Ok(())
 }
@@ -137,25 +168,24 @@ impl Doubtful {
 /// Appends archived pieces that overlap `window` and were believed in `believed`.
 fn archive(
     reader: &Reader<'_>,
-    prefix: &[u8],
-    current: &Current<'_>,
+    target: &Target<'_>,
     window: Period<ValidTime>,
     believed: Believed,
     out: &mut Pieces,
 ) -> Result<()> {
     let superseded = believed.from.plus(1);
     reader.with_archive(|cursor| {
-        for level in current.archive.iter() {
+        for level in target.current.archive.iter() {
             let first = Fork::containing(window.from(), level);
             let last = Fork::containing(before(window.to()), level);
-            cursor.seek(prefix, first, superseded);
-            while let Some(found) = cursor.piece(prefix)? {
+            cursor.seek(target.prefix, first, superseded);
+            while let Some(found) = cursor.piece(target.prefix)? {
                 let fork = found.fork;
                 if fork > last {
                     break;
                 }
                 if found.tx_to <= believed.from {
-                    cursor.seek(prefix, fork, superseded);
+                    cursor.seek(target.prefix, fork, superseded);
                     continue;
                 }
                 let spent = found.tx_from > believed.to || believed.is_one_tx();
@@ -169,7 +199,7 @@ fn archive(
                     break;
                 } else {
                     // What follows in this fork was believed later still.
-                    cursor.seek(prefix, Fork { at: fork.at + 1, ..fork }, TxId::ZERO);
+                    cursor.seek(target.prefix, Fork { at: fork.at + 1, ..fork }, TxId::ZERO);
                 }
             }
         }

@@ -5,23 +5,22 @@
 use crate::error::Result;
 use crate::families::Family;
 use crate::key;
-use crate::scan::reader::{Current, Reader};
+use crate::scan::gather::Target;
+use crate::scan::reader::{Current, LATER_OF_ALL, LATER_OF_SOME, Reader};
 use crate::schema::{RowKey, TableId, Tenant};
 
 /// One row that a scan comes upon.
 pub(crate) struct Entry<'a> {
     pub(crate) tenant: &'a Tenant,
-    /// The row's prefix in every family.
-    pub(crate) prefix: &'a [u8],
+    pub(crate) target: Target<'a>,
     /// How long the part of the prefix before the row's key is.
     pub(crate) table_prefix: usize,
-    pub(crate) current: Current<'a>,
 }
 
 impl Entry<'_> {
     /// Returns the row's key.
     pub(crate) fn key(&self) -> RowKey {
-        RowKey(self.prefix[self.table_prefix..].to_vec())
+        RowKey(self.target.prefix[self.table_prefix..].to_vec())
     }
 }
 
@@ -72,7 +71,9 @@ fn of_tenant(
     cursor.seek(&start);
     while let Some((prefix, value)) = cursor.item() {
         let current = Current::read(value)?;
-        if !each(&Entry { tenant, prefix, table_prefix: start.len(), current })? {
+        let unchanged = reader.is_unchanged(table, prefix, LATER_OF_ALL)?;
+        let target = Target { prefix, current, unchanged };
+        if !each(&Entry { tenant, target, table_prefix: start.len() })? {
             return Ok(false);
         }
         cursor.next();
@@ -101,7 +102,9 @@ pub(crate) fn among(
             prefix.extend_from_slice(key.as_bytes());
             let Some(value) = reader.current(&prefix)? else { continue };
             let current = Current::read(&value)?;
-            if !each(&Entry { tenant, prefix: &prefix, table_prefix, current })? {
+            let unchanged = reader.is_unchanged(table, &prefix, LATER_OF_SOME)?;
+            let target = Target { prefix: &prefix, current, unchanged };
+            if !each(&Entry { tenant, target, table_prefix })? {
                 return Ok(());
             }
         }

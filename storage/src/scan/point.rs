@@ -1,9 +1,9 @@
 //! The version of one key at one instant.
 
 use crate::error::Result;
-use crate::scan::gather;
-use crate::scan::merge::{Believed, Pieces};
-use crate::scan::reader::{Current, Reader};
+use crate::scan::gather::{self, Target};
+use crate::scan::merge::Believed;
+use crate::scan::reader::Reader;
 use crate::time::{Period, ValidTime};
 use crate::tx::TxId;
 
@@ -19,18 +19,17 @@ pub(crate) struct Found {
 /// Where the latest belief is what is read, it costs at most one seek past the `current` entry.
 pub(crate) fn point<T>(
     reader: &Reader<'_>,
-    prefix: &[u8],
-    current: &Current<'_>,
+    target: &Target<'_>,
     at: ValidTime,
     each: impl FnOnce(Found, &[u8]) -> Result<T>,
 ) -> Result<Option<T>> {
     let tx = reader.tx();
     let Some(instant) = Period::nonempty(at, at.saturating_add(1)) else { return Ok(None) };
-    if current.archive.is_empty() || reader.is_latest(tx) {
-        return latest(reader, prefix, current, at, each);
+    if target.unchanged || target.current.archive.is_empty() || reader.is_latest(tx) {
+        return latest(reader, target, at, each);
     }
     let mut pieces = reader.pieces();
-    gather::versions(reader, prefix, current, instant, Believed::at(tx), &mut pieces)?;
+    gather::versions(reader, target, instant, Believed::at(tx), &mut pieces)?;
     let found = pieces.iter().find(|piece| piece.valid.contains(at));
     let answer = found.map(|piece| {
         let found = Found { valid: piece.valid, tx_from: piece.tx_from };
@@ -42,11 +41,11 @@ pub(crate) fn point<T>(
 /// The latest belief alone: where nothing newer is stored, or nothing was ever superseded.
 fn latest<T>(
     reader: &Reader<'_>,
-    prefix: &[u8],
-    current: &Current<'_>,
+    target: &Target<'_>,
     at: ValidTime,
     each: impl FnOnce(Found, &[u8]) -> Result<T>,
 ) -> Result<Option<T>> {
+    let Target { prefix, current, .. } = target;
     if at < current.valid_from {
         if !current.timeline {
             return Ok(None);

@@ -2,6 +2,7 @@
 
 use std::cell::{RefCell, RefMut};
 
+use hashbrown::{HashMap, HashSet};
 use rocksdb::{ColumnFamily, DBPinnableSlice, ReadOptions};
 
 use crate::engine::{DbIterator, DbSnapshot, Engine};
@@ -11,8 +12,14 @@ use crate::key::{self, Fork};
 use crate::row::{ArchiveHeader, CurrentHeader, LevelSet, TimelineHeader};
 use crate::scan::merge::Pieces;
 use crate::scan::point::Found;
+use crate::schema::TableId;
 use crate::time::{Period, ValidTime};
 use crate::tx::TxId;
+
+/// How many later change records a scan of a few keys reads to learn which of them changed since.
+pub(crate) const LATER_OF_SOME: usize = 500;
+/// How many a scan of a whole table reads.
+pub(crate) const LATER_OF_ALL: usize = 50_000;
 
 /// The open-ended segment of a key, or that nothing is known of it from an instant on.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +59,8 @@ pub(crate) struct Reader<'db> {
     current: &'db ColumnFamily,
     tx: TxId,
     newest: TxId,
+    /// By table the row prefixes that later transactions changed; nothing where they are too many.
+    later: RefCell<HashMap<TableId, Option<HashSet<Vec<u8>>>>>,
     pieces: RefCell<Pieces>,
     seek_key: RefCell<Vec<u8>>,
 }
@@ -73,6 +82,7 @@ impl<'db> Reader<'db> {
             current: engine.family(Family::Current),
             tx,
             newest,
+            later: RefCell::default(),
             pieces: RefCell::default(),
             seek_key: RefCell::default(),
         }
@@ -86,6 +96,47 @@ impl<'db> Reader<'db> {
     /// True where the snapshot holds nothing later than `tx`.
     pub(crate) fn is_latest(&self, tx: TxId) -> bool {
         self.newest <= tx
+    }
+
+    /// True where no transaction later than the reader's is known to have changed a row, so that
+    /// the latest belief is what is read. The first call for a table reads its later changes.
+    pub(crate) fn is_unchanged(
+        &self,
+        table: TableId,
+        prefix: &[u8],
+        records_max: usize,
+    ) -> Result<bool> {
+        if self.is_latest(self.tx) {
+            return Ok(true);
+        }
+        let mut later = self.later.borrow_mut();
+        if !later.contains_key(&table) {
+            later.insert(table, self.changed_later(table, records_max)?);
+        }
+        let changed = later.get(&table).and_then(Option::as_ref);
+        Ok(changed.is_some_and(|changed| !changed.contains(prefix)))
+    }
+
+    fn changed_later(
+        &self,
+        table: TableId,
+        records_max: usize,
+    ) -> Result<Option<HashSet<Vec<u8>>>> {
+        let first = key::changes_prefix(table, self.tx.plus(1));
+        let end = key::changes_prefix(table, TxId::END);
+        let mut cursor = self.cursor(Family::Changes, Some(end));
+        let mut changed = HashSet::new();
+        cursor.seek(&first);
+        for _ in 0..records_max {
+            let Some(found) = cursor.key() else {
+                cursor.status()?;
+                return Ok(Some(changed));
+            };
+            let (table, _, tenant, key) = key::split_change(found)?;
+            changed.insert(key::row_prefix(&tenant, table, &key));
+            cursor.next();
+        }
+        Ok(None)
     }
 
     /// Returns a buffer for the pieces of one key; only one can be out at a time.
