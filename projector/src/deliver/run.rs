@@ -1,0 +1,282 @@
+//! The loop: lease every projection whose sink is configured, and per projection next, write, ack.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use everwhen_proto::v1::{Chunk, Lease};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::client::Client;
+use super::config::{DeliverConfig, SinkConfig};
+use super::error::{Error, Result};
+use super::retry::{Backoff, RetryConfig};
+use super::sink::Sink;
+use super::sinks::bigquery::BigQuerySink;
+use super::sinks::sqlite::SqliteSink;
+use super::step::Step;
+use super::target::Target;
+
+/// Sinks by name.
+pub type Sinks = BTreeMap<String, Arc<dyn Sink>>;
+
+/// The longest wait for a chunk in one call; shorter where leases are.
+const NEXT_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// How long giving leases back may take at the end.
+const RELEASE_WAIT: Duration = Duration::from_secs(2);
+
+/// Delivers until `shutdown`, then finishes the chunks being written and gives the leases back.
+///
+/// The server may be away at the start and at any time.
+///
+/// # Errors
+/// [`Error::Config`] and [`Error::Address`] before the first call; nothing later.
+pub async fn run(config: DeliverConfig, shutdown: CancellationToken) -> Result<()> {
+    let mut sinks = Sinks::new();
+    for (name, sink) in &config.sinks {
+        let sink: Arc<dyn Sink> = match sink {
+            SinkConfig::Sqlite { path } => Arc::new(SqliteSink::open(name, path)?),
+            SinkConfig::BigQuery(dataset) => Arc::new(BigQuerySink::open(name, dataset).await?),
+        };
+        sinks.insert(name.clone(), sink);
+    }
+    run_with(config, sinks, shutdown).await
+}
+
+/// As [`run`], with sinks made by the caller; those in `config` are not opened.
+///
+/// # Errors
+/// [`Error::Address`] if the server's address is none.
+pub async fn run_with(
+    config: DeliverConfig,
+    sinks: Sinks,
+    shutdown: CancellationToken,
+) -> Result<()> {
+    let worker = if config.worker.is_empty() { made_up_name() } else { config.worker.clone() };
+    let client = Client::connect(&config.server, &worker)?;
+    let names: Vec<String> = sinks.keys().cloned().collect();
+    tracing::info!(worker, server = config.server, sinks = names.join(","), "delivery starts");
+    let mut tasks = Tasks { running: JoinSet::new(), stops: HashMap::new() };
+    let mut backoff = Backoff::new(config.retry);
+    while !shutdown.is_cancelled() {
+        match client.lease(names.clone()).await {
+            Ok(leases) => {
+                backoff.reset();
+                for lease in leases {
+                    tasks.start(&client, &sinks, config.retry, &lease, &shutdown);
+                }
+                let poll = Duration::from_millis(config.lease_poll_ms);
+                let _ = tokio::time::timeout(poll, shutdown.cancelled()).await;
+            }
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "cannot lease projections, tries again");
+                backoff.wait(false, &shutdown).await;
+            }
+        }
+        tasks.reap();
+    }
+    tasks.running.join_all().await;
+    let released = tokio::time::timeout(RELEASE_WAIT, client.release()).await;
+    if !matches!(released, Ok(Ok(()))) {
+        tracing::warn!("could not give the leases back, they run out by themselves");
+    }
+    tracing::info!(worker, "delivery has ended");
+    Ok(())
+}
+
+/// The tasks that deliver, at most one per projection that is not stopped.
+struct Tasks {
+    running: JoinSet<()>,
+    stops: HashMap<String, CancellationToken>,
+}
+
+impl Tasks {
+    fn start(
+        &mut self,
+        client: &Client,
+        sinks: &Sinks,
+        retry: RetryConfig,
+        lease: &Lease,
+        shutdown: &CancellationToken,
+    ) {
+        let Some(sink) = sinks.get(&lease.sink).cloned() else { return };
+        let target = match Target::from_lease(lease) {
+            Ok(target) => target,
+            Err(error) => {
+                tracing::error!(projection = lease.projection, error = chain(&error), "bad lease");
+                return;
+            }
+        };
+        let stop = shutdown.child_token();
+        // The server gives a lease anew only after the old one ran out: its task must end.
+        if let Some(old) = self.stops.insert(lease.projection.clone(), stop.clone()) {
+            old.cancel();
+        }
+        let wait = NEXT_WAIT_MAX.min(Duration::from_millis((lease.lease_ms / 3).max(50)));
+        let worker =
+            Delivery { client: client.clone(), sink, target, stop, retry, wait, failed: false };
+        self.running.spawn(worker.run());
+    }
+
+    fn reap(&mut self) {
+        while let Some(ended) = self.running.try_join_next() {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a delivery task has failed");
+            }
+        }
+    }
+}
+
+/// One projection under one lease.
+struct Delivery {
+    client: Client,
+    sink: Arc<dyn Sink>,
+    target: Target,
+    stop: CancellationToken,
+    retry: RetryConfig,
+    wait: Duration,
+    /// The server shows an error of ours that the next acknowledgement clears.
+    failed: bool,
+}
+
+/// What to do after an error.
+enum Next {
+    Again,
+    End,
+}
+
+impl Delivery {
+    async fn run(mut self) {
+        let (projection, lease) = (self.target.projection.clone(), self.target.lease);
+        tracing::info!(projection, lease, table = self.target.table, "delivery of a projection");
+        let mut needs_reload = false;
+        let mut backoff = Backoff::new(self.retry);
+        loop {
+            let sink = Arc::clone(&self.sink);
+            match sink.prepare(&self.target).await {
+                Ok(control) => {
+                    needs_reload |= control.is_behind(&self.target);
+                    break;
+                }
+                Err(error) => {
+                    if matches!(self.after(&error, &mut backoff).await, Next::End) {
+                        return;
+                    }
+                }
+            }
+        }
+        backoff.reset();
+        while !self.stop.is_cancelled() {
+            match self.step(&mut needs_reload).await {
+                Ok(()) => backoff.reset(),
+                Err(error) => {
+                    if matches!(self.after(&error, &mut backoff).await, Next::End) {
+                        break;
+                    }
+                }
+            }
+        }
+        tracing::info!(projection, lease, "delivery of a projection has ended");
+    }
+
+    /// Takes, writes and acknowledges one chunk, if there is one.
+    async fn step(&mut self, needs_reload: &mut bool) -> Result<()> {
+        let next = tokio::select! {
+            () = self.stop.cancelled() => return Ok(()),
+            next = self.client.next(&self.target, self.wait) => next?,
+        };
+        let Some(chunk) = next else { return Ok(()) };
+        if *needs_reload && !chunk.reload_begin {
+            let error = Error::OutOfOrder {
+                projection: self.target.projection.clone(),
+                at: 0,
+                first: chunk.first_change,
+            };
+            let text = format!("{}: the sink has lost rows and needs a reload", chain(&error));
+            self.failed = true;
+            self.client.fail(&self.target, text, true).await?;
+            return Err(error);
+        }
+        *needs_reload = false;
+        self.write(chunk).await
+    }
+
+    async fn write(&mut self, chunk: Chunk) -> Result<()> {
+        let step = Step::from_chunk(&self.target, chunk)?;
+        let mut backoff = Backoff::new(self.retry);
+        loop {
+            match self.sink.write(&self.target, &step).await {
+                Ok(()) => break,
+                // The control row tells whether a write of unknown outcome is there.
+                Err(error) if error.is_retryable() => {
+                    match self.after(&error, &mut backoff).await {
+                        Next::End => return Ok(()),
+                        Next::Again => {}
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        backoff.reset();
+        while let Err(error) = self.client.ack(&self.target, step.last_change()).await {
+            if !error.is_retryable() {
+                return Err(error);
+            }
+            if !backoff.wait(false, &self.stop).await {
+                return Ok(());
+            }
+        }
+        if std::mem::take(&mut self.failed) {
+            tracing::info!(projection = self.target.projection, "the sink takes rows again");
+        }
+        Ok(())
+    }
+
+    /// Says the error where somebody sees it, waits, and decides how to go on.
+    async fn after(&mut self, error: &Error, backoff: &mut Backoff) -> Next {
+        let projection = self.target.projection.clone();
+        let text = chain(error);
+        match error {
+            Error::Fenced { .. } => {
+                tracing::warn!(projection, error = text, "another process delivers it now");
+                return Next::End;
+            }
+            Error::Server(_) if !error.is_retryable() => {
+                tracing::warn!(projection, error = text, "the server ends the lease");
+                return Next::End;
+            }
+            Error::Server(_) | Error::Address(_) => {
+                tracing::warn!(projection, error = text, "the server is away, tries again");
+            }
+            _ => {
+                tracing::error!(projection, error = text, "cannot write the sink, tries again");
+                self.failed = true;
+                match self.client.fail(&self.target, text, false).await {
+                    Err(refusal) if !refusal.is_retryable() => return Next::End,
+                    _ => {}
+                }
+            }
+        }
+        let refused = !error.is_retryable();
+        if backoff.wait(refused, &self.stop).await { Next::Again } else { Next::End }
+    }
+}
+
+/// The error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}
+
+fn made_up_name() -> String {
+    use std::hash::{BuildHasher as _, RandomState};
+    format!("{}-{:016x}", std::process::id(), RandomState::new().hash_one(0))
+}
