@@ -1,1 +1,7 @@
-fn main() {}
+//! The `everwhen` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    everwhen_server::cli::main()
+}

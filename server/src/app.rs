@@ -1,0 +1,325 @@
+//! The whole server: built in dependency order, stopped in reverse.
+//!
+//! Usable from a process of its own (`everwhen serve`), from tests and from the demo.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use everwhen_ingest::{Ingest, IngestOptions};
+use everwhen_projector::compute::{ProjectionOptions, Projections};
+use everwhen_query::{Engine, EngineOptions};
+use everwhen_storage::{Clock, ManualClock, Options, RealClock, Store};
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Runtime;
+
+use crate::config::{Config, ConfigError};
+use crate::delivery::{self, Delivery};
+use crate::health::Health;
+use crate::limits::Limits;
+use crate::listeners::Listeners;
+use crate::metrics::Metrics;
+use crate::service::Services;
+use crate::service::system_tables::{ProjectionErrorsTable, ProjectionsTable, StreamsTable};
+
+/// Why the server could not start, or stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Store(#[from] everwhen_storage::Error),
+    #[error("cannot start projections: {0}")]
+    Projections(#[from] everwhen_projector::Error),
+    #[error("cannot listen for {name} on {address}: {source}")]
+    Listen { name: &'static str, address: String, source: std::io::Error },
+    #[error("cannot write {path}: {source}")]
+    Endpoints { path: String, source: std::io::Error },
+    #[error("delivery: {0}")]
+    Delivery(String),
+    #[error("cannot start the threads that run queries: {0}")]
+    Threads(std::io::Error),
+    #[error("the {name} listener stopped: {why}")]
+    Stopped { name: &'static str, why: String },
+    #[error("cannot describe the gRPC services: {0}")]
+    Describe(#[from] tonic_reflection::server::Error),
+}
+
+/// Where a running server can be reached; null where a listener is off or not built.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoints {
+    pub http: Option<String>,
+    pub grpc: Option<String>,
+    pub postgres: Option<String>,
+    pub admin: Option<String>,
+}
+
+impl Endpoints {
+    /// Returns the line that says the server is ready.
+    pub fn ready_line(&self) -> String {
+        let shown = |endpoint: &Option<String>| endpoint.clone().unwrap_or_else(|| "off".into());
+        format!(
+            "ready http={} grpc={} postgres={} admin={}",
+            shown(&self.http),
+            shown(&self.grpc),
+            shown(&self.postgres),
+            shown(&self.admin)
+        )
+    }
+}
+
+/// Starts servers.
+pub struct App;
+
+/// A server that is up. End it with [`RunningApp::shutdown`].
+pub struct RunningApp {
+    pub endpoints: Endpoints,
+    services: Arc<Services>,
+    listeners: Listeners,
+    delivery: Option<Delivery>,
+    endpoints_file: PathBuf,
+    drain: Duration,
+    _queries: QueryThreads,
+}
+
+/// The runtime that queries run on. Dropped without waiting, since async code may drop it.
+struct QueryThreads(Option<Runtime>);
+
+impl Drop for QueryThreads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Returns the clock that a configuration asks for.
+pub fn clock_of(config: &Config) -> Arc<dyn Clock> {
+    match config.test_clock {
+        Some(at) => Arc::new(ManualClock::at(at.micros())),
+        None => Arc::new(RealClock),
+    }
+}
+
+impl App {
+    /// Starts a server and answers when it takes requests.
+    ///
+    /// `clock` is what [`clock_of`] returns, or a manual clock that the caller keeps; the requests
+    /// that move it are served where the configuration has a `test_clock`.
+    ///
+    /// # Errors
+    /// [`Error`]; whatever had started by then is stopped again.
+    pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<RunningApp, Error> {
+        config.check()?;
+        let store = open_store(&config, clock).await?;
+        match Self::start_over(&config, store.clone()).await {
+            Ok(app) => Ok(app),
+            Err(error) => {
+                close(store).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn start_over(config: &Config, store: Store) -> Result<RunningApp, Error> {
+        let queries = query_threads(config)?;
+        let services = build_services(config, store, &queries)?;
+        let mut listeners = Listeners::bind(config).await?;
+        listeners.serve(&services).await?;
+        services.ingest.start();
+        services.projections.start();
+        let endpoints = listeners.endpoints();
+        let delivery = match (&config.projector, &endpoints.grpc) {
+            (Some(file), Some(grpc)) => {
+                Some(Delivery::start(delivery::configuration(file, grpc)?))
+            }
+            _ => None,
+        };
+        let endpoints_file = config.data.join("endpoints.json");
+        services.health.set_ready();
+        let app = RunningApp {
+            endpoints,
+            services,
+            listeners,
+            delivery,
+            endpoints_file,
+            drain: config.drain,
+            _queries: QueryThreads(Some(queries)),
+        };
+        if let Err(error) = write_endpoints(&app.endpoints_file, &app.endpoints) {
+            app.stop_parts().await;
+            return Err(error);
+        }
+        let latest = app.services.store.latest();
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            data = %config.data.display(),
+            http = app.endpoints.http,
+            grpc = app.endpoints.grpc,
+            admin = app.endpoints.admin,
+            latest_tx = latest.tx.get(),
+            test_clock = app.services.test_clock,
+            "server is ready"
+        );
+        Ok(app)
+    }
+}
+
+impl RunningApp {
+    /// Returns the parts of the server.
+    pub fn services(&self) -> &Arc<Services> {
+        &self.services
+    }
+
+    /// Returns the store.
+    pub fn store(&self) -> &Store {
+        &self.services.store
+    }
+
+    /// Waits until a part that must run stops by itself.
+    pub async fn failed(&mut self) -> Error {
+        let delivery = async {
+            match &mut self.delivery {
+                Some(delivery) => delivery.failed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            error = self.listeners.failed() => error,
+            error = delivery => error,
+        }
+    }
+
+    /// Stops in order: no new requests, delivery ends, requests under way end (or are cut off when
+    /// the drain time is over), ingest ends with its last batch, the store is flushed and closed.
+    ///
+    /// # Errors
+    /// Where the store does not close cleanly.
+    pub async fn shutdown(self) -> Result<(), Error> {
+        tracing::info!("server is draining");
+        let store = self.services.store.clone();
+        let endpoints_file = self.endpoints_file.clone();
+        self.stop_parts().await;
+        let closed = tokio::task::spawn_blocking(move || store.close()).await;
+        if let Err(error) = std::fs::remove_file(&endpoints_file) {
+            tracing::warn!(%error, "endpoints.json was not removed");
+        }
+        match closed {
+            Ok(result) => result?,
+            Err(error) => tracing::error!(%error, "closing the store failed"),
+        }
+        tracing::info!("server has stopped");
+        Ok(())
+    }
+
+    async fn stop_parts(self) {
+        self.services.health.set_draining();
+        if let Some(delivery) = self.delivery {
+            delivery.stop(self.drain).await;
+        }
+        self.services.health.stop_requests();
+        self.listeners.stop(self.drain).await;
+        self.services.projections.stop().await;
+        self.services.ingest.stop().await;
+    }
+}
+
+async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> Result<Store, Error> {
+    let options = Options {
+        path: config.data.clone(),
+        clock,
+        sync: config.sync,
+        block_cache_bytes: config.block_cache_bytes,
+    };
+    match tokio::task::spawn_blocking(move || Store::open(options)).await {
+        Ok(store) => Ok(store?),
+        Err(error) => Err(Error::Threads(std::io::Error::other(error))),
+    }
+}
+
+async fn close(store: Store) {
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(move || store.close()).await {
+        tracing::warn!(%error, "the store did not close cleanly");
+    }
+}
+
+fn query_threads(config: &Config) -> Result<Runtime, Error> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if config.query_threads > 0 {
+        builder.worker_threads(config.query_threads);
+    }
+    builder.thread_name("everwhen-query").enable_all().build().map_err(Error::Threads)
+}
+
+fn build_services(
+    config: &Config,
+    store: Store,
+    queries: &Runtime,
+) -> Result<Arc<Services>, Error> {
+    let engine_options = EngineOptions {
+        memory_bytes_max: config.query_memory_bytes_max,
+        ..EngineOptions::default()
+    };
+    let engine = Engine::new(store.clone(), engine_options);
+    let ingest_options =
+        IngestOptions { record_bytes_max: config.record_bytes_max, ..IngestOptions::default() };
+    let ingest = Ingest::new(store.clone(), ingest_options);
+    let projections = Projections::new(store.clone(), ProjectionOptions::default())?;
+    engine.add_system_table(Arc::new(StreamsTable(Arc::clone(&ingest))));
+    engine.add_system_table(Arc::new(ProjectionsTable(Arc::clone(&projections))));
+    engine.add_system_table(Arc::new(ProjectionErrorsTable(Arc::clone(&projections))));
+    let limits = Limits::new(
+        config.body_bytes_max,
+        config.sql_bytes_max,
+        config.query_timeout,
+        config.statements_max,
+    );
+    let started = store.clock().monotonic();
+    Ok(Arc::new(Services {
+        store,
+        engine,
+        ingest,
+        projections,
+        health: Health::default(),
+        metrics: Metrics::default(),
+        limits,
+        defining: tokio::sync::Mutex::new(()),
+        queries: queries.handle().clone(),
+        started,
+        test_clock: config.test_clock.is_some(),
+    }))
+}
+
+/// Writes the file whole or not at all, so that nobody reads half of it.
+fn write_endpoints(path: &Path, endpoints: &Endpoints) -> Result<(), Error> {
+    let failed = |source| Error::Endpoints { path: path.display().to_string(), source };
+    let text = serde_json::to_string(endpoints).map_err(|e| failed(e.into()))?;
+    let beside = path.with_extension("json.new");
+    std::fs::write(&beside, text + "\n").map_err(failed)?;
+    std::fs::rename(&beside, path).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_line_names_every_listener() {
+        let endpoints = Endpoints {
+            http: Some("http://127.0.0.1:8080".to_owned()),
+            grpc: None,
+            postgres: None,
+            admin: Some("http://127.0.0.1:9090".to_owned()),
+        };
+        assert_eq!(
+            endpoints.ready_line(),
+            "ready http=http://127.0.0.1:8080 grpc=off postgres=off admin=http://127.0.0.1:9090"
+        );
+    }
+
+    #[test]
+    fn endpoints_that_are_off_are_null() {
+        let text = serde_json::to_string(&Endpoints::default()).unwrap();
+        assert_eq!(text, r#"{"http":null,"grpc":null,"postgres":null,"admin":null}"#);
+    }
+}

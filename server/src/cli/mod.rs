@@ -1,0 +1,112 @@
+//! The command line: one file a subcommand.
+
+mod config;
+pub mod demo;
+mod projector;
+mod serve;
+mod signals;
+mod sql;
+mod status;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A bitemporal database: Kafka in, SQL as of any point of both time axes, warehouses kept right.
+#[derive(Debug, Parser)]
+#[command(name = "everwhen", version, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the server.
+    Serve(serve::Arguments),
+    /// Delivers projections to sinks, as a process of its own.
+    Projector(projector::Arguments),
+    /// Runs SQL against a server: a command, a file, standard input, or a prompt.
+    Sql(sql::Arguments),
+    /// Shows how a server's streams and projections stand.
+    Status(status::Arguments),
+    /// Shows or checks the server's configuration.
+    Config(config::Arguments),
+    /// Plays a week of late and corrected events, with nothing installed.
+    Demo(demo::Arguments),
+}
+
+/// The URL of a server's HTTP listener, for commands that are clients.
+const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+
+/// Runs the program with the process's arguments. 0 is success, 1 a failure, 2 a wrong command.
+pub fn main() -> ExitCode {
+    let command = Arguments::parse().command;
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&anyhow::Error::new(error)),
+    };
+    let done = runtime.block_on(async {
+        match command {
+            Command::Serve(arguments) => serve::run(arguments).await,
+            Command::Projector(arguments) => projector::run(arguments).await,
+            Command::Sql(arguments) => sql::run(arguments).await,
+            Command::Status(arguments) => status::run(&arguments).await,
+            Command::Config(arguments) => config::run(&arguments),
+            Command::Demo(arguments) => demo::run(arguments).await,
+        }
+    });
+    // Whatever still runs is not waited for: all that matters has ended in order.
+    runtime.shutdown_background();
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&error),
+    }
+}
+
+/// Says what went wrong, with its causes, on standard error.
+fn complain(error: &anyhow::Error) -> ExitCode {
+    if let Some(told) = error.downcast_ref::<Told>() {
+        eprintln!("{}", told.0);
+    } else {
+        eprintln!("error: {}", chain(error));
+    }
+    ExitCode::FAILURE
+}
+
+/// Prints an error and its causes, leaving out what an outer text has said already.
+fn chain(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+/// An error whose text is complete as it is.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Told(String);
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn arguments_are_declared_without_contradiction() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        let inner = anyhow::anyhow!("disk full");
+        let error = inner.context("cannot write x").context("cannot start: cannot write x");
+        assert_eq!(chain(&error), "cannot start: cannot write x: disk full");
+    }
+}

@@ -1,0 +1,86 @@
+//! Rows as text for people: a table as psql draws it, or Markdown.
+
+/// Draws a table with a line of names, a rule and a line a row; columns named in `right` stand
+/// to the right.
+pub fn draw(names: &[String], rows: &[Vec<String>], right: &[bool]) -> String {
+    let widths = widths(names, rows);
+    let mut out = String::new();
+    let centred = names.iter().zip(&widths).map(|(name, width)| {
+        let space = width - length(name);
+        let left = space / 2;
+        format!(" {}{name}{} ", " ".repeat(left), " ".repeat(space - left))
+    });
+    push_line(&mut out, &centred.collect::<Vec<_>>().join("|"));
+    let rule: Vec<_> = widths.iter().map(|width| "-".repeat(width + 2)).collect();
+    push_line(&mut out, &rule.join("+"));
+    for row in rows {
+        let cells = row.iter().zip(&widths).enumerate().map(|(place, (cell, width))| {
+            let space = " ".repeat(width - length(cell));
+            if right.get(place).copied().unwrap_or(false) {
+                format!(" {space}{cell} ")
+            } else {
+                format!(" {cell}{space} ")
+            }
+        });
+        push_line(&mut out, &cells.collect::<Vec<_>>().join("|"));
+    }
+    out
+}
+
+/// Draws a Markdown table.
+pub fn markdown(names: &[String], rows: &[Vec<String>], right: &[bool]) -> String {
+    let escaped = |cells: &[String]| {
+        let cells: Vec<_> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+        format!("| {} |\n", cells.join(" | "))
+    };
+    let rule: Vec<_> = (0..names.len())
+        .map(|place| if right.get(place).copied().unwrap_or(false) { "---:" } else { "---" })
+        .collect();
+    let mut out = escaped(names);
+    out.push_str(&format!("| {} |\n", rule.join(" | ")));
+    for row in rows {
+        out.push_str(&escaped(row));
+    }
+    out
+}
+
+fn widths(names: &[String], rows: &[Vec<String>]) -> Vec<usize> {
+    let mut widths: Vec<usize> = names.iter().map(|name| length(name)).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(length(cell));
+        }
+    }
+    widths
+}
+
+fn length(text: &str) -> usize {
+    text.chars().count()
+}
+
+fn push_line(out: &mut String, line: &str) {
+    out.push_str(line.trim_end());
+    out.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(cells: &[&str]) -> Vec<String> {
+        cells.iter().map(|cell| (*cell).to_owned()).collect()
+    }
+
+    #[test]
+    fn numbers_stand_right_and_names_in_the_middle() {
+        let rows = [texts(&["1", "Finance"]), texts(&["20", "é"])];
+        let drawn = draw(&texts(&["n", "name"]), &rows, &[true, false]);
+        assert_eq!(drawn, " n  |  name\n----+---------\n  1 | Finance\n 20 | é\n");
+    }
+
+    #[test]
+    fn markdown_escapes_bars() {
+        let drawn = markdown(&texts(&["a"]), &[texts(&["x|y"])], &[true]);
+        assert_eq!(drawn, "| a |\n| ---: |\n| x\\|y |\n");
+    }
+}

@@ -1,0 +1,194 @@
+//! `POST /v1/sql`: one statement, or several writes as one transaction.
+
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use everwhen_query::Params;
+use futures::StreamExt as _;
+use serde_json::Value;
+
+use super::Shared;
+use super::body::{self, Object};
+use crate::encode::{Encoder, Format, Integers, written_json};
+use crate::failure::{Answered, Failure};
+use crate::service::query::{Answer, Rows, Statement, run};
+
+/// Bytes that are gathered before the answer begins, so that a failure until then is a proper one.
+const HEAD_BYTES: usize = 256 << 10;
+/// Bytes of a piece of the body after that.
+const PIECE_BYTES: usize = 64 << 10;
+
+pub(super) async fn post_sql(
+    State(services): State<Shared>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answered<Response> {
+    let started = services.monotonic();
+    let format = super::accept::accepted(&headers)?;
+    let bytes = body::read(&headers, body, services.limits.body_bytes_max).await?;
+    let (statement, integers) = decode(&bytes)?;
+    match run(&services, statement).await? {
+        Answer::Written(written) => {
+            let document = written_json(&written, integers)?;
+            Ok(super::with_basis(super::json(&document), &written.basis))
+        }
+        Answer::Rows(rows) => Sending::begin(services, rows, format, integers, started).await,
+    }
+}
+
+fn decode(bytes: &[u8]) -> Answered<(Statement, Integers)> {
+    let mut body = Object::parse(bytes)?;
+    let sql = body.text("sql")?.ok_or_else(|| body.missing("sql"))?;
+    let mut statement = Statement::new(sql);
+    if let Some(raw) = body.raw("params") {
+        statement.params = match serde_json::from_str(raw.get()) {
+            Ok(Value::Array(values)) => Params::Positional(values),
+            Ok(Value::Object(fields)) => Params::Named(fields),
+            _ => {
+                let detail = "\"params\" must be a list for $1.. or an object for $name";
+                return Err(Failure::request(detail));
+            }
+        };
+    }
+    statement.tenant = body.text("tenant")?;
+    statement.valid_time = body.instant("valid_time")?;
+    statement.system_time = body.instant("system_time")?;
+    statement.basis = body.text("basis")?;
+    statement.limit = body.whole("limit")?;
+    statement.timeout = match body.whole("timeout_ms")? {
+        Some(0) => return Err(Failure::request("\"timeout_ms\" must be at least 1")),
+        millis => millis.map(Duration::from_millis),
+    };
+    let integers = match body.text("int64")?.as_deref() {
+        None | Some("number") => Integers::Numbers,
+        Some("text") => Integers::Text,
+        Some(other) => {
+            let detail = format!("\"int64\" must be \"number\" or \"text\", got \"{other}\"");
+            return Err(Failure::request(detail));
+        }
+    };
+    body.finish()?;
+    Ok((statement, integers))
+}
+
+/// An answer under way: rows not yet read, and bytes not yet sent.
+struct Sending {
+    services: Shared,
+    rows: Rows,
+    encoder: Encoder,
+    started: Instant,
+    count: u64,
+    pending: Vec<u8>,
+    ended: bool,
+}
+
+impl Sending {
+    /// Reads the first rows, and answers with them and what follows.
+    async fn begin(
+        services: Shared,
+        rows: Rows,
+        format: Format,
+        integers: Integers,
+        started: Instant,
+    ) -> Answered<Response> {
+        let basis = rows.basis.clone();
+        let mut encoder = Encoder::new(format, integers, rows.columns.clone(), &rows.schema)?;
+        let mut pending = Vec::new();
+        encoder.begin(&mut pending)?;
+        let mut sending =
+            Self { services, rows, encoder, started, count: 0, pending, ended: false };
+        while !sending.ended && sending.pending.len() < HEAD_BYTES {
+            sending.step().await?;
+        }
+        let body = if sending.ended {
+            Body::from(std::mem::take(&mut sending.pending))
+        } else {
+            Body::from_stream(futures::stream::unfold(sending, Self::next_piece))
+        };
+        let mut response = body.into_response();
+        let kind = HeaderValue::from_static(format.content_type());
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        Ok(super::with_basis(response, &basis))
+    }
+
+    /// Encodes one more batch, or the end.
+    async fn step(&mut self) -> Answered<()> {
+        match self.rows.next().await {
+            Some(Ok(batch)) => {
+                self.count += u64::try_from(batch.num_rows()).unwrap_or(u64::MAX);
+                self.encoder.batch(&batch, &mut self.pending)
+            }
+            Some(Err(failure)) => Err(failure),
+            None => {
+                self.ended = true;
+                let took = self.services.since(self.started);
+                let stats = serde_json::json!({
+                    "rows": self.count,
+                    "elapsed_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+                });
+                self.encoder.end(&self.rows.basis, &stats, &mut self.pending)
+            }
+        }
+    }
+
+    /// Returns the next piece of the body. A failure becomes the last line where the form has
+    /// room for it; otherwise the connection breaks, so that nobody takes a part for the whole.
+    async fn next_piece(mut self) -> Option<(Result<Bytes, std::io::Error>, Self)> {
+        while !self.ended && self.pending.len() < PIECE_BYTES {
+            if let Err(failure) = self.step().await {
+                tracing::warn!(code = failure.code.entry().name, "a query failed while rows were sent");
+                self.ended = true;
+                if !self.encoder.failure(&failure, &mut self.pending) {
+                    let broken = std::io::Error::other("query failed");
+                    return Some((Err(broken), self));
+                }
+            }
+        }
+        if self.pending.is_empty() {
+            return None;
+        }
+        let piece = Bytes::from(std::mem::take(&mut self.pending));
+        Some((Ok(piece), self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_of_the_contract_is_taken() {
+        let (statement, integers) = decode(
+            br#"{"sql": "SELECT 1", "params": [1, "a"], "valid_time": "2026-01-05T00:00:00Z",
+                 "system_time": "2026-01-06", "basis": "b", "tenant": "t", "limit": 3,
+                 "timeout_ms": 1500, "int64": "text"}"#,
+        )
+        .unwrap();
+        assert_eq!(statement.sql, "SELECT 1");
+        assert!(matches!(&statement.params, Params::Positional(values) if values.len() == 2));
+        assert_eq!(statement.valid_time.unwrap().to_string(), "2026-01-05T00:00:00Z");
+        assert_eq!(statement.system_time.unwrap().to_string(), "2026-01-06T00:00:00Z");
+        assert_eq!(statement.basis.as_deref(), Some("b"));
+        assert_eq!(statement.tenant.as_deref(), Some("t"));
+        assert_eq!(statement.limit, Some(3));
+        assert_eq!(statement.timeout, Some(Duration::from_millis(1500)));
+        assert_eq!(integers, Integers::Text);
+    }
+
+    #[test]
+    fn wrong_fields_say_what_and_where() {
+        let fault = |text: &str| decode(text.as_bytes()).map(|_| ()).unwrap_err();
+        assert_eq!(fault("{}").detail, "\"sql\" is missing");
+        assert!(fault(r#"{"sql": ["x"]}"#).detail.contains("\"sql\" must be text, got a list"));
+        assert!(fault(r#"{"sql": "x", "params": 5}"#).detail.contains("params"));
+        assert!(fault(r#"{"sql": "x", "limit": "5"}"#).detail.contains("\"limit\""));
+        assert!(fault(r#"{"sql": "x", "int64": "hex"}"#).detail.contains("int64"));
+        assert_eq!(fault(r#"{"sql": "x", "sequel": 5}"#).detail, "unknown field \"sequel\"");
+        let nanos = fault(r#"{"sql": "x", "valid_time": "2026-01-05T00:00:00.0000001Z"}"#);
+        assert_eq!(nanos.sqlstate, "22008");
+    }
+}

@@ -1,0 +1,229 @@
+//! Statements: run on their own threads, at most so many at once, answered as a stream of batches.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use everwhen_query::{Error as QueryError, Outcome, Params, Request, RowsAnswer};
+use everwhen_storage::{ColumnType, SystemTime, ValidTime};
+use futures::{Stream, StreamExt as _};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::task::AbortHandle;
+
+use super::write::Written;
+use super::{Services, define, tenant_of};
+use crate::code::Code;
+use crate::failure::{Answered, Failure};
+
+/// A statement and what it is to be read at.
+#[derive(Debug, Clone)]
+pub struct Statement {
+    pub sql: String,
+    pub params: Params,
+    pub tenant: Option<String>,
+    pub valid_time: Option<ValidTime>,
+    pub system_time: Option<SystemTime>,
+    pub basis: Option<String>,
+    pub limit: Option<u64>,
+    pub timeout: Option<Duration>,
+}
+
+impl Statement {
+    /// Builds a statement with nothing but its text.
+    pub fn new(sql: impl Into<String>) -> Self {
+        Self {
+            sql: sql.into(),
+            params: Params::None,
+            tenant: None,
+            valid_time: None,
+            system_time: None,
+            basis: None,
+            limit: None,
+            timeout: None,
+        }
+    }
+}
+
+/// What a statement answers.
+pub enum Answer {
+    Rows(Rows),
+    Written(Written),
+}
+
+/// The rows of a query. Dropping it cancels the query.
+pub struct Rows {
+    pub columns: Vec<(String, ColumnType)>,
+    pub schema: SchemaRef,
+    /// The token to read again at.
+    pub basis: String,
+    batches: mpsc::Receiver<Answered<RecordBatch>>,
+    _cancel: CancelOnDrop,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl Stream for Rows {
+    type Item = Answered<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.batches.poll_recv(cx)
+    }
+}
+
+impl Rows {
+    /// Collects all rows. For callers that bound their number themselves.
+    ///
+    /// # Errors
+    /// The first failure of the query.
+    pub async fn collect(mut self) -> Answered<Vec<RecordBatch>> {
+        let mut batches = Vec::new();
+        while let Some(batch) = self.next().await {
+            batches.push(batch?);
+        }
+        Ok(batches)
+    }
+}
+
+/// Ends a task when dropped.
+struct CancelOnDrop(AbortHandle);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Batches that are computed ahead of a slow reader.
+const BATCHES_AHEAD: usize = 2;
+
+/// Runs a statement.
+///
+/// # Errors
+/// Whatever the statement deserves; `cancelled` past its time limit, also while rows are read.
+pub async fn run(services: &Services, statement: Statement) -> Answered<Answer> {
+    let started = services.monotonic();
+    let answer = run_uncounted(services, statement).await;
+    let (kind, outcome) = match &answer {
+        Ok(Answer::Rows(_)) => ("query", "ok"),
+        Ok(Answer::Written(_)) => ("write", "ok"),
+        Err(failure) => ("any", failure.code.entry().name),
+    };
+    let labels = [("kind", kind), ("outcome", outcome)];
+    services.metrics.add("everwhen_statements_total", &labels, 1);
+    let took = services.since(started);
+    services.metrics.observe("everwhen_statement_seconds", &labels[..1], took);
+    answer
+}
+
+async fn run_uncounted(services: &Services, statement: Statement) -> Answered<Answer> {
+    services.limits.check_sql(&statement.sql)?;
+    let place = services.limits.place().await?;
+    let timeout = statement.timeout.or(services.limits.statement_timeout);
+    let request = Request {
+        sql: statement.sql,
+        params: statement.params,
+        tenant: tenant_of(statement.tenant.as_deref())?,
+        valid_time: statement.valid_time,
+        system_time: statement.system_time,
+        basis: statement.basis,
+        limit: statement.limit,
+        timeout,
+    };
+    let engine = std::sync::Arc::clone(&services.engine);
+    let deadline = timeout.and_then(|t| tokio::time::Instant::now().checked_add(t));
+    let running = services.queries.spawn(async move { engine.execute(request).await });
+    let _cancel = CancelOnDrop(running.abort_handle());
+    let outcome = match until(deadline, running).await? {
+        Ok(outcome) => outcome?,
+        Err(error) => return Err(Failure::internal(&error)),
+    };
+    match outcome {
+        Outcome::Rows(rows) => Ok(Answer::Rows(forward(services, rows, deadline, place))),
+        Outcome::Written(written) => Ok(Answer::Written(written.into())),
+        Outcome::Define(definition) => define::run(services, definition).await,
+    }
+}
+
+/// Waits for something, but not past a deadline.
+async fn until<T>(
+    deadline: Option<tokio::time::Instant>,
+    work: impl Future<Output = T>,
+) -> Answered<T> {
+    match deadline {
+        None => Ok(work.await),
+        Some(deadline) => tokio::time::timeout_at(deadline, work).await.map_err(|_| timed_out()),
+    }
+}
+
+fn timed_out() -> Failure {
+    Failure::new(Code::Cancelled, "the statement ran past its time limit")
+        .with_hint("give a longer timeout_ms")
+}
+
+/// Moves rows from the query's threads to whoever reads them, a few batches ahead.
+fn forward(
+    services: &Services,
+    rows: RowsAnswer,
+    deadline: Option<tokio::time::Instant>,
+    place: OwnedSemaphorePermit,
+) -> Rows {
+    let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
+    let mut stream = rows.stream;
+    let metrics = services.metrics.clone();
+    let task = services.queries.spawn(async move {
+        loop {
+            let item = match until(deadline, stream.next()).await {
+                Ok(None) => return,
+                Ok(Some(Ok(batch))) => Ok(batch),
+                Ok(Some(Err(error))) => Err(Failure::from(QueryError::from(error))),
+                Err(late) => Err(late),
+            };
+            let last = item.is_err();
+            if let Ok(batch) = &item {
+                let count = u64::try_from(batch.num_rows()).unwrap_or(u64::MAX);
+                metrics.add("everwhen_rows_total", &[], count);
+            }
+            if sender.send(item).await.is_err() || last {
+                return;
+            }
+        }
+    });
+    Rows {
+        columns: rows.columns,
+        schema: rows.schema,
+        basis: rows.basis,
+        batches,
+        _cancel: CancelOnDrop(task.abort_handle()),
+        _place: Some(place),
+    }
+}
+
+/// Builds an answer of rows that are at hand.
+pub fn rows_at_hand(
+    services: &Services,
+    columns: Vec<(String, ColumnType)>,
+    batch: RecordBatch,
+    basis: String,
+) -> Answer {
+    let (sender, batches) = mpsc::channel(1);
+    let schema = batch.schema();
+    let task = services.queries.spawn(async move {
+        // The reader may have gone.
+        let _ = sender.send(Ok(batch)).await;
+    });
+    let cancel = CancelOnDrop(task.abort_handle());
+    Answer::Rows(Rows { columns, schema, basis, batches, _cancel: cancel, _place: None })
+}
+
+impl From<QueryError> for Failure {
+    fn from(error: QueryError) -> Self {
+        if let QueryError::Storage(everwhen_storage::Error::Closed) = error {
+            return Self::stopping();
+        }
+        let mut failure = Self::of_sqlstate(error.sqlstate(), error.to_string());
+        failure.position = error.position();
+        failure.hint = error.hint().map(str::to_owned);
+        failure
+    }
+}
