@@ -1,6 +1,11 @@
 //! What can go wrong with a statement, each with its SQLSTATE and, where known, its place.
 
+use arrow::error::ArrowError;
+use datafusion::common::Diagnostic;
 use datafusion::error::DataFusionError;
+use datafusion::sql::sqlparser::tokenizer::Location;
+
+use crate::dialect::Positions;
 
 /// The result of work on a statement.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -145,11 +150,11 @@ pub enum Error {
     #[error(transparent)]
     Storage(#[from] everwhen_storage::Error),
     /// Planning or running failed in a way that no other variant names.
-    #[error(transparent)]
-    Engine(#[from] DataFusionError),
+    #[error("{}", plain_text(.0))]
+    Engine(DataFusionError),
     /// A column could not be built or cast.
     #[error(transparent)]
-    Arrow(#[from] arrow::error::ArrowError),
+    Arrow(#[from] ArrowError),
 }
 
 impl Error {
@@ -190,6 +195,23 @@ impl Error {
             *position = position.or(place.into());
         }
         self
+    }
+
+    /// Returns the engine's planning error as a wrong statement, with its place where the engine
+    /// knows it.
+    #[must_use]
+    pub fn placed(self, positions: &Positions) -> Self {
+        let Self::Engine(error) = &self else { return self };
+        let span = diagnostic(error).and_then(|diagnostic| diagnostic.span);
+        let position = span.and_then(|span| {
+            let (line, column) = (span.start.line, span.start.column);
+            positions.character(Location { line, column })
+        });
+        let state = self.state();
+        if state == SqlState::Internal {
+            return self;
+        }
+        Self::Statement { state, message: self.to_string(), position, hint: None }
     }
 
     /// Adds advice.
@@ -247,6 +269,71 @@ impl Error {
     }
 }
 
+impl From<DataFusionError> for Error {
+    /// Gives back an error of ours that went through the engine.
+    fn from(error: DataFusionError) -> Self {
+        match error {
+            DataFusionError::External(source) => match source.downcast::<Self>() {
+                Ok(ours) => *ours,
+                Err(source) => Self::Engine(DataFusionError::External(source)),
+            },
+            DataFusionError::Context(context, inner) => match Self::from(*inner) {
+                Self::Engine(inner) => {
+                    Self::Engine(DataFusionError::Context(context, Box::new(inner)))
+                }
+                ours => ours,
+            },
+            DataFusionError::Diagnostic(diagnostic, inner) => match Self::from(*inner) {
+                Self::Engine(inner) => {
+                    Self::Engine(DataFusionError::Diagnostic(diagnostic, Box::new(inner)))
+                }
+                ours => ours,
+            },
+            DataFusionError::ArrowError(source, trace) => match *source {
+                ArrowError::ExternalError(source) if source.is::<Self>() => {
+                    Self::from(DataFusionError::External(source))
+                }
+                source => Self::Engine(DataFusionError::ArrowError(Box::new(source), trace)),
+            },
+            other => Self::Engine(other),
+        }
+    }
+}
+
+impl From<Error> for DataFusionError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Engine(error) => error,
+            other => Self::External(Box::new(other)),
+        }
+    }
+}
+
+/// Returns an engine's text without what names its parts, in our form.
+fn plain_text(error: &DataFusionError) -> String {
+    let text = error.strip_backtrace();
+    let plain = [
+        "Error during planning: ",
+        "Execution error: ",
+        "Schema error: ",
+        "Arrow error: ",
+        "External error: ",
+        "This feature is not implemented: ",
+        "Optimizer rule failed: ",
+    ];
+    let mut text = text.trim();
+    while let Some(rest) = plain.iter().find_map(|prefix| text.strip_prefix(prefix)) {
+        text = rest.trim();
+    }
+    let text = text.trim_end_matches('.');
+    let mut characters = text.chars();
+    let second_is_upper = text.chars().nth(1).is_some_and(char::is_uppercase);
+    match characters.next() {
+        Some(first) if !second_is_upper => first.to_lowercase().chain(characters).collect(),
+        _ => text.to_owned(),
+    }
+}
+
 fn storage_state(error: &everwhen_storage::Error) -> SqlState {
     use everwhen_storage::Error as Storage;
     match error {
@@ -261,6 +348,15 @@ fn storage_state(error: &everwhen_storage::Error) -> SqlState {
     }
 }
 
+/// Returns the diagnostic that the planner attached to an error.
+fn diagnostic(error: &DataFusionError) -> Option<&Diagnostic> {
+    match error {
+        DataFusionError::Diagnostic(diagnostic, _) => Some(diagnostic),
+        DataFusionError::Context(_, inner) => diagnostic(inner),
+        _ => None,
+    }
+}
+
 fn engine_state(error: &DataFusionError) -> SqlState {
     use datafusion::common::SchemaError;
     match error.find_root() {
@@ -272,6 +368,10 @@ fn engine_state(error: &DataFusionError) -> SqlState {
             SchemaError::FieldNotFound { .. } => SqlState::UndefinedColumn,
             _ => SqlState::DuplicateColumn,
         },
+        // The planner tells unknown functions from wrong types by its text alone.
+        DataFusionError::Plan(text) if text.starts_with("Invalid function") => {
+            SqlState::UndefinedFunction
+        }
         DataFusionError::Plan(_) => SqlState::DatatypeMismatch,
         DataFusionError::ArrowError(error, _) => arrow_state(error),
         DataFusionError::External(source) => {
@@ -282,8 +382,7 @@ fn engine_state(error: &DataFusionError) -> SqlState {
     }
 }
 
-fn arrow_state(error: &arrow::error::ArrowError) -> SqlState {
-    use arrow::error::ArrowError;
+fn arrow_state(error: &ArrowError) -> SqlState {
     match error {
         ArrowError::DivideByZero => SqlState::DivisionByZero,
         ArrowError::ArithmeticOverflow(_) => SqlState::NumericOutOfRange,

@@ -1,0 +1,91 @@
+//! Which keys a scan must read, from the filters above it. Pure.
+
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
+use everwhen_storage::{ColumnDef, RowKey, TableDef, Value};
+
+use crate::columns::{column_type, value_of_scalar};
+
+/// More keys than this are read by a scan of the table.
+const KEYS_MAX: usize = 4_096;
+
+/// Returns the keys that can satisfy all filters, where they bind every column of the key by
+/// equality or IN; `None` where they do not. A superset: the filters still apply.
+pub fn keys_of(def: &TableDef, filters: &[Expr]) -> Option<Vec<RowKey>> {
+    let mut keys: Vec<Vec<Value>> = vec![Vec::new()];
+    for id in &def.key {
+        let column = def.column_by_id(*id)?;
+        let values = filters
+            .iter()
+            .filter_map(|filter| values_of(column, filter))
+            .min_by_key(Vec::len)?;
+        if keys.len().saturating_mul(values.len()) > KEYS_MAX {
+            return None;
+        }
+        keys = keys
+            .iter()
+            .flat_map(|head| values.iter().map(move |value| [head, &[value.clone()][..]].concat()))
+            .collect();
+    }
+    let mut encoded = keys
+        .iter()
+        .map(|values| RowKey::encode(values).ok())
+        .collect::<Option<Vec<_>>>()?;
+    encoded.sort_unstable();
+    encoded.dedup();
+    Some(encoded)
+}
+
+/// True where a filter says something about which keys to read.
+pub fn narrows(def: &TableDef, filter: &Expr) -> bool {
+    def.key
+        .iter()
+        .filter_map(|id| def.column_by_id(*id))
+        .any(|column| values_of(column, filter).is_some())
+}
+
+/// Returns the only values that a filter lets through for a column, none of them NULL.
+fn values_of(column: &ColumnDef, filter: &Expr) -> Option<Vec<Value>> {
+    match filter {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => {
+            equal_to(column, left, right).or_else(|| equal_to(column, right, left))
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
+            Some([values_of(column, left)?, values_of(column, right)?].concat())
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => {
+            values_of(column, left).or_else(|| values_of(column, right))
+        }
+        Expr::InList(list) if !list.negated && is_column(column, &list.expr) => {
+            let mut values = Vec::with_capacity(list.list.len());
+            for item in &list.list {
+                values.extend(literal(column, item)?);
+            }
+            Some(values)
+        }
+        _ => None,
+    }
+}
+
+fn equal_to(column: &ColumnDef, side: &Expr, other: &Expr) -> Option<Vec<Value>> {
+    if is_column(column, side) { literal(column, other) } else { None }
+}
+
+fn is_column(column: &ColumnDef, expr: &Expr) -> bool {
+    matches!(expr, Expr::Column(named) if named.name == column.name)
+}
+
+/// Returns a literal as values of the column: none for NULL, which equals nothing.
+fn literal(column: &ColumnDef, expr: &Expr) -> Option<Vec<Value>> {
+    let Expr::Literal(scalar, _) = expr else { return None };
+    if scalar.is_null() {
+        return Some(Vec::new());
+    }
+    // A literal of another type would compare by other rules than the key's bytes do.
+    let same = column_type(&scalar.data_type()).as_ref() == Some(&column.kind)
+        && !matches!(scalar, ScalarValue::TimestampNanosecond(..));
+    if !same {
+        return None;
+    }
+    Some(vec![value_of_scalar(scalar, &column.kind).ok()?])
+}

@@ -1,0 +1,27 @@
+//! The functions that SQL here has beyond DataFusion's own.
+
+mod clock;
+
+use datafusion::execution::session_state::SessionState;
+use everwhen_storage::ValidTime;
+
+use crate::error::Result;
+
+pub use clock::{is_clock, pin};
+
+/// Registers what is the same in all sessions: JSON operators and functions.
+///
+/// # Errors
+/// XX000 where DataFusion refuses.
+pub fn register(state: &mut SessionState) -> Result<()> {
+    datafusion_functions_json::register_all(state)?;
+    Ok(())
+}
+
+/// Registers `now()` and its kin, at an instant or, without one, as calls that stay calls.
+///
+/// # Errors
+/// XX000 where DataFusion refuses.
+pub fn register_clock(state: &mut SessionState, now: Option<ValidTime>) -> Result<()> {
+    clock::register(state, now)
+}

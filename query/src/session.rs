@@ -1,0 +1,193 @@
+//! The only place that builds DataFusion sessions: functions, types, limits and the tables of one
+//! statement. No session outlives its statement, and nothing is registered anywhere else.
+
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+
+use arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion::catalog::{
+    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
+    MemorySchemaProvider, SchemaProvider, TableProvider,
+};
+use datafusion::error::Result as DataFusionResult;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::planner::TypePlanner;
+use datafusion::prelude::SessionConfig;
+use datafusion::sql::sqlparser::ast;
+use everwhen_storage::{Basis, ColumnType, Store, Tenant, ValidTime};
+
+use crate::columns::{field_of, timestamp_type};
+use crate::error::Result;
+use crate::functions;
+
+/// The catalog of every session.
+const CATALOG: &str = "everwhen_catalog";
+/// The schema that holds a statement's table references.
+const REFERENCES: &str = "public";
+/// The schema of the system tables.
+pub const SYSTEM_SCHEMA: &str = "everwhen";
+
+/// Rows of a batch between operators.
+const BATCH_ROWS: usize = 8_192;
+/// The largest consumers named in an error about memory.
+const CONSUMERS_NAMED: usize = 3;
+
+/// What a running statement reads from, at and for. Scans find it in the session's extensions.
+#[derive(Clone)]
+pub struct StatementContext {
+    pub store: Store,
+    pub basis: Basis,
+    pub tenant: Tenant,
+    runtime: Arc<RuntimeEnv>,
+}
+
+impl StatementContext {
+    /// Builds a context with a memory budget of its own.
+    pub fn new(store: Store, basis: Basis, tenant: Tenant) -> Self {
+        Self { store, basis, tenant, runtime: Arc::new(RuntimeEnv::default()) }
+    }
+
+    /// Shares a runtime, and so its memory budget, with other statements.
+    #[must_use]
+    pub fn with_runtime(self, runtime: Arc<RuntimeEnv>) -> Self {
+        Self { runtime, ..self }
+    }
+}
+
+impl fmt::Debug for StatementContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {:?}", self.tenant, self.basis)
+    }
+}
+
+/// A table under the name that a statement's tree has for it.
+pub type NamedTable = (String, Arc<dyn TableProvider>);
+
+/// Builds the runtime that statements share: one memory budget, no spilling to disk.
+///
+/// # Errors
+/// XX000 where the runtime cannot be built.
+pub fn runtime(memory_bytes_max: usize) -> Result<Arc<RuntimeEnv>> {
+    let named = std::num::NonZeroUsize::new(CONSUMERS_NAMED).unwrap_or(std::num::NonZeroUsize::MIN);
+    let pool = TrackConsumersPool::new(GreedyMemoryPool::new(memory_bytes_max), named);
+    let no_spill = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
+    Ok(RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(pool))
+        .with_disk_manager_builder(no_spill)
+        .build_arc()?)
+}
+
+/// Builds a session without tables, for a statement or a planned query at a basis.
+///
+/// # Errors
+/// XX000 where functions cannot be registered.
+pub fn session_state(ctx: &StatementContext) -> Result<SessionState> {
+    session_with(ctx, Vec::new(), Vec::new())
+}
+
+/// Builds the session of one statement: its table references and the system tables it names.
+///
+/// # Errors
+/// XX000 where something cannot be registered.
+pub fn session_with(
+    ctx: &StatementContext,
+    references: Vec<NamedTable>,
+    system_tables: Vec<NamedTable>,
+) -> Result<SessionState> {
+    let base = BASE.clone();
+    let config = base.config().clone().with_extension(Arc::new(ctx.clone()));
+    let mut state = SessionStateBuilder::new_from_existing(base)
+        .with_config(config)
+        .with_runtime_env(Arc::clone(&ctx.runtime))
+        .with_catalog_list(catalogs(references, system_tables)?)
+        .build();
+    functions::register_clock(&mut state, Some(ctx.basis.now))?;
+    Ok(state)
+}
+
+/// Builds a session that plans without a basis: `now()` stays a call.
+///
+/// # Errors
+/// XX000 where something cannot be registered.
+pub fn planning_session(references: Vec<NamedTable>) -> Result<SessionState> {
+    let base = BASE.clone();
+    let mut state = SessionStateBuilder::new_from_existing(base)
+        .with_catalog_list(catalogs(references, Vec::new())?)
+        .build();
+    functions::register_clock(&mut state, None)?;
+    Ok(state)
+}
+
+fn catalogs(
+    references: Vec<NamedTable>,
+    system_tables: Vec<NamedTable>,
+) -> Result<Arc<dyn CatalogProviderList>> {
+    let catalog = MemoryCatalogProvider::new();
+    for (name, tables) in [(REFERENCES, references), (SYSTEM_SCHEMA, system_tables)] {
+        let schema = MemorySchemaProvider::new();
+        for (name, table) in tables {
+            schema.register_table(name, table)?;
+        }
+        catalog.register_schema(name, Arc::new(schema))?;
+    }
+    let list = MemoryCatalogProviderList::new();
+    list.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
+    Ok(Arc::new(list))
+}
+
+/// Everything that is the same in all sessions.
+static BASE: LazyLock<SessionState> = LazyLock::new(base_state);
+
+fn base_state() -> SessionState {
+    // One partition: the order of rows is then the same in every run, and statements that touch
+    // few rows, the usual ones, pay no exchange between threads.
+    let mut config = SessionConfig::new()
+        .with_target_partitions(1)
+        .with_batch_size(BATCH_ROWS)
+        .with_information_schema(false)
+        .with_create_default_catalog_and_schema(false)
+        .with_default_catalog_and_schema(CATALOG, REFERENCES);
+    let options = config.options_mut();
+    options.sql_parser.collect_spans = true;
+    options.sql_parser.map_string_types_to_utf8view = false;
+    options.execution.time_zone = Some("UTC".to_owned());
+    let mut state = SessionStateBuilder::new_with_default_features()
+        .with_config(config)
+        .with_type_planner(Arc::new(Types))
+        .build();
+    if let Err(error) = functions::register(&mut state) {
+        tracing::error!(%error, "functions are missing");
+    }
+    state
+}
+
+/// SQL type names that mean something else here than in DataFusion: microseconds and UTC.
+#[derive(Debug)]
+struct Types;
+
+impl TypePlanner for Types {
+    fn plan_type_field(&self, sql: &ast::DataType) -> DataFusionResult<Option<FieldRef>> {
+        let plain = |data_type| Some(Arc::new(Field::new("", data_type, true)));
+        Ok(match sql {
+            ast::DataType::Timestamp(..) | ast::DataType::Datetime(_) => plain(timestamp_type()),
+            ast::DataType::Time(..) => plain(ColumnType::Time.data_type()),
+            ast::DataType::JSON | ast::DataType::JSONB => {
+                Some(Arc::new(field_of("", &ColumnType::Json)))
+            }
+            ast::DataType::Uuid => plain(DataType::Utf8),
+            ast::DataType::Decimal(ast::ExactNumberInfo::None)
+            | ast::DataType::Numeric(ast::ExactNumberInfo::None) => {
+                plain(ColumnType::Decimal.data_type())
+            }
+            _ => None,
+        })
+    }
+}
+
+/// Returns the present instant of a session's statement.
+pub fn now_of(state: &SessionState) -> Option<ValidTime> {
+    state.config().get_extension::<StatementContext>().map(|ctx| ctx.basis.now)
+}
