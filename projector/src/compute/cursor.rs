@@ -1,0 +1,188 @@
+//! A projection's durable state: how far it is delivered, and what it has promised to deliver.
+//!
+//! Kept in the store's `cursors` family. A step is written whole, with the numbers of its changes,
+//! before its first byte leaves; from then on only its acknowledgements move the state.
+//!
+//! ```text
+//! p 00 name 00 s                           state
+//! p 00 name 00 l                           the last lease given
+//! p 00 name 00 c generation first_change   a chunk of the outstanding step (numbers big endian)
+//! p 00 name 00 q tenant 00 key             a key in quarantine
+//! ```
+
+use everwhen_storage::{Basis, Store, Tenant, TxId, ValidTime};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::error::{Error, Result};
+
+/// One change of a sink's rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowChange {
+    /// A JSON object by column name; of a delete just the key's columns.
+    pub row_json: String,
+    /// The row goes.
+    pub delete: bool,
+}
+
+/// How far a projection is, and what is under way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Counts up with each new definition under the name.
+    pub generation: u64,
+    /// The transaction that made the definition.
+    pub definition_tx: u64,
+    /// The basis that is delivered; `None` before the first load is.
+    pub delivered: Option<Delivered>,
+    /// The number that the next change gets; never given twice within a generation.
+    pub next_change: u64,
+    /// The last change acknowledged.
+    pub acked_change: u64,
+    /// The step that is computed and not yet acknowledged.
+    pub step: Option<Outstanding>,
+}
+
+/// A basis in stored form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivered {
+    /// The transaction.
+    pub tx: u64,
+    /// The clock, in microseconds.
+    pub now: i64,
+}
+
+/// A step on its way to the sink.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outstanding {
+    /// The basis it leads to.
+    pub to: Delivered,
+    /// It loads all rows of a generation.
+    pub reload: bool,
+    /// How many chunks it had.
+    pub chunks: usize,
+    /// Those not yet acknowledged, in order.
+    pub open: Vec<ChunkHead>,
+}
+
+/// Which changes a chunk holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkHead {
+    /// The number of its first change.
+    pub first_change: u64,
+    /// How many; 0 where only its begin or end counts.
+    pub count: u64,
+}
+
+impl ChunkHead {
+    /// Returns the number of the last change.
+    pub const fn last_change(self) -> u64 {
+        (self.first_change + self.count).saturating_sub(1)
+    }
+}
+
+/// A key whose row in the sink is held, because the query gives no single good row for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Whose key.
+    pub tenant: String,
+    /// The key's values as a JSON array.
+    pub key: String,
+    /// Why.
+    pub reason: String,
+    /// The transaction of the step that found it.
+    pub tx: u64,
+}
+
+impl From<Basis> for Delivered {
+    fn from(basis: Basis) -> Self {
+        Self { tx: basis.tx.get(), now: basis.now.micros() }
+    }
+}
+
+impl From<Delivered> for Basis {
+    fn from(delivered: Delivered) -> Self {
+        Self { tx: TxId::new(delivered.tx), now: ValidTime::from_micros(delivered.now) }
+    }
+}
+
+impl State {
+    /// Returns the state of a definition that nothing is delivered of.
+    pub const fn new(generation: u64, definition_tx: u64) -> Self {
+        Self {
+            generation,
+            definition_tx,
+            delivered: None,
+            next_change: 1,
+            acked_change: 0,
+            step: None,
+        }
+    }
+}
+
+/// Entries to write; `None` deletes.
+pub type Entries = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+
+/// Returns the prefix of all entries of a projection.
+pub fn prefix(name: &str) -> Vec<u8> {
+    [b"p\0", name.as_bytes(), b"\0"].concat()
+}
+
+fn entry(name: &str, kind: u8, rest: &[u8]) -> Vec<u8> {
+    let mut key = prefix(name);
+    key.push(kind);
+    key.extend_from_slice(rest);
+    key
+}
+
+/// Returns the key of a projection's state.
+pub fn state_key(name: &str) -> Vec<u8> {
+    entry(name, b's', &[])
+}
+
+/// Returns the key of a projection's last lease.
+pub fn lease_key(name: &str) -> Vec<u8> {
+    entry(name, b'l', &[])
+}
+
+/// Returns the key of a chunk.
+pub fn chunk_key(name: &str, generation: u64, first_change: u64) -> Vec<u8> {
+    let rest = [generation.to_be_bytes(), first_change.to_be_bytes()].concat();
+    entry(name, b'c', &rest)
+}
+
+/// Returns the prefix of a projection's chunks.
+pub fn chunks_prefix(name: &str) -> Vec<u8> {
+    entry(name, b'c', &[])
+}
+
+/// Returns the key of a quarantined key.
+pub fn held_key(name: &str, tenant: &Tenant, key: &str) -> Vec<u8> {
+    let rest = [tenant.as_str().as_bytes(), b"\0", key.as_bytes()].concat();
+    entry(name, b'q', &rest)
+}
+
+/// Returns the prefix of a projection's quarantined keys.
+pub fn held_prefix(name: &str) -> Vec<u8> {
+    entry(name, b'q', &[])
+}
+
+/// Writes a value in stored form.
+pub fn encode<T: Serialize>(name: &str, value: &T) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|error| corrupt(name, &error))
+}
+
+/// Reads a value in stored form.
+pub fn decode<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|error| corrupt(name, &error))
+}
+
+fn corrupt(name: &str, error: &serde_json::Error) -> Error {
+    Error::Corrupt { projection: name.to_owned(), why: error.to_string() }
+}
+
+/// Reads one entry.
+pub fn read<T: DeserializeOwned>(store: &Store, name: &str, key: &[u8]) -> Result<Option<T>> {
+    match store.cursor(key)? {
+        Some(bytes) => decode(name, &bytes).map(Some),
+        None => Ok(None),
+    }
+}

@@ -1,0 +1,65 @@
+//! The query from scratch, by DataFusion: the check of every delta, and the fallback where none is.
+
+use arrow::datatypes::Schema;
+use datafusion::logical_expr::LogicalPlan;
+use everwhen_query::plan::execute_plan;
+use everwhen_query::session::StatementContext;
+use everwhen_storage::{Basis, Store, Tenant};
+use std::sync::Arc;
+use tokio::runtime::{Builder, Handle};
+
+use super::zset::{ZSet, batch_of};
+use crate::error::{Error, Result};
+
+/// Runs whole queries from threads that may block.
+#[derive(Debug, Clone)]
+pub struct Full {
+    runtime: Option<Handle>,
+}
+
+impl Full {
+    /// Uses the runtime of the caller, or one of its own per query where there is none.
+    pub fn new() -> Self {
+        Self { runtime: Handle::try_current().ok() }
+    }
+
+    /// Returns all rows of a planned query for one tenant at a basis. Blocking.
+    pub fn rows(
+        &self,
+        store: &Store,
+        plan: &LogicalPlan,
+        basis: Basis,
+        tenant: &Tenant,
+    ) -> Result<ZSet> {
+        let context = StatementContext::new(store.clone(), basis, tenant.clone());
+        let query = execute_plan(store.clone(), plan.clone(), context);
+        let batches = match &self.runtime {
+            Some(runtime) => runtime.block_on(query)?,
+            None => Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| Error::internal(format!("no runtime: {error}")))?
+                .block_on(query)?,
+        };
+        let fields: Vec<_> = plan
+            .schema()
+            .fields()
+            .iter()
+            .map(|field| field.as_ref().clone().with_nullable(true))
+            .collect();
+        let schema = Arc::new(Schema::new(fields));
+        let mut rows = ZSet::empty(&schema);
+        for batch in batches {
+            let count = batch.num_rows();
+            let part = ZSet::once(batch_of(&schema, batch.columns().to_vec(), count)?);
+            rows = rows.plus(part)?;
+        }
+        Ok(rows)
+    }
+}
+
+impl Default for Full {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,38 @@
+//! The computing half, in the server: a query at the moving basis, kept right for ever.
+//!
+//! No operator keeps state: the store can be asked for both ends of a step. Per step m -> n the
+//! net change of each table is pushed through the query's own plan, operator by operator and
+//! exactly ([`delta`]), and what comes out is grouped by key into numbered changes of the sink's
+//! rows ([`step`]), made durable before the first of them leaves ([`cursor`]).
+//!
+//! It knows no sink and no wire format. Read next: [`node`] (the plan), [`delta`], [`projection`].
+//! The reasons are in `docs/decisions/0002-projections.md`.
+
+mod admit;
+mod aggregate;
+mod compile;
+mod compile_grouped;
+mod compile_join;
+mod contained;
+pub mod cursor;
+pub mod definition;
+mod delta;
+mod diff;
+mod evaluate;
+mod explain;
+mod full;
+mod join;
+mod lease;
+mod node;
+mod ordered;
+mod projection;
+mod projections;
+mod source;
+mod step;
+mod zset;
+
+pub use cursor::RowChange;
+pub use definition::OutputColumn;
+pub use projection::{Chunk, ProjectionStatus};
+pub use projections::{LeaseGrant, ProjectionError, ProjectionOptions, Projections};
+pub use zset::ZSet;

@@ -1,0 +1,516 @@
+//! One projection while the server runs: its program, its state, and steps over them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use everwhen_storage::{Basis, Definitions, Store, Tenant, ValidTime};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::admit::Program;
+use super::cursor::{
+    ChunkHead, Delivered, Entries, Held, Outstanding, RowChange, State, chunk_key, decode, encode,
+    held_key, held_prefix, prefix, read, state_key,
+};
+use super::definition::Body;
+use super::full::Full;
+use super::lease::Leasing;
+use super::step::{HeldKeys, Step, Work, next_boundary};
+use crate::error::{Error, Result};
+
+/// Entries of one write while a big step is made durable.
+const ENTRIES_PER_WRITE: usize = 256;
+
+/// A projection that is defined now.
+pub struct Projection {
+    /// Its name.
+    pub name: String,
+    /// Its definition.
+    pub body: Body,
+    /// The transaction that made the definition.
+    pub definition_tx: u64,
+    /// Held while a step is computed.
+    computing: Mutex<()>,
+    program: Mutex<Option<Arc<Program>>>,
+    shared: Mutex<Shared>,
+    /// Wakes who waits for a chunk, or for the lease to end.
+    pub offered: Notify,
+    /// Wakes the projection's own task.
+    pub wake: Notify,
+}
+
+struct Shared {
+    state: State,
+    held: Arc<HeldKeys>,
+    leasing: Leasing,
+    /// What went wrong last, and until when not to try again.
+    failure: Option<Failure>,
+    /// What the sink refused last.
+    refused: Option<String>,
+    /// When the clock next changes something, as known at the delivered basis.
+    boundary: Option<ValidTime>,
+    boundary_known: bool,
+    first_chunk: Option<(u64, Arc<Vec<RowChange>>)>,
+}
+
+struct Failure {
+    text: String,
+    retry_at: Instant,
+    at: Basis,
+}
+
+/// A chunk of changes on its way to a sink.
+#[derive(Debug, Clone)]
+pub struct Chunk {
+    /// The projection.
+    pub projection: String,
+    /// Its generation.
+    pub generation: u64,
+    /// The transaction the step leads to.
+    pub tx: u64,
+    /// The number of the first change.
+    pub first_change: u64,
+    /// The changes, numbered from there.
+    pub changes: Arc<Vec<RowChange>>,
+    /// The step is complete with this chunk.
+    pub last: bool,
+    /// The first chunk of a load of all rows.
+    pub reload_begin: bool,
+    /// The last one.
+    pub reload_end: bool,
+}
+
+/// Everything a step needs from outside.
+pub struct Tools<'a> {
+    /// The store.
+    pub store: &'a Store,
+    /// Runs full queries.
+    pub full: &'a Full,
+    /// Changes in one chunk.
+    pub chunk_rows: usize,
+    /// Change records read by one step, about.
+    pub records_max: usize,
+}
+
+/// What everwhen.projections shows.
+#[derive(Debug, Clone)]
+pub struct ProjectionStatus {
+    /// The name.
+    pub projection: String,
+    /// Counts the definitions and reloads under the name.
+    pub generation: u64,
+    /// `loading`, `delivering`, `live`, `stalled`.
+    pub state: String,
+    /// The sink holds the query's rows as of this transaction; 0 before the first load.
+    pub delivered_tx: u64,
+    /// And this instant of the clock; nothing before the first load.
+    pub delivered_now: Option<ValidTime>,
+    /// The store's last transaction.
+    pub latest_tx: u64,
+    /// Changes computed and not yet acknowledged.
+    pub pending_keys: u64,
+    /// Keys in quarantine.
+    pub held_keys: u64,
+    /// What went wrong last.
+    pub error: Option<String>,
+    /// How far the sink has been compared with the query; nothing compares it so far.
+    pub verified_through: Option<u64>,
+    /// The worker that holds the lease.
+    pub worker: Option<String>,
+}
+
+impl Projection {
+    /// Takes a definition up: goes on from its state, or starts a generation.
+    pub fn open(store: &Store, name: &str, body: Body, definition_tx: u64) -> Result<Self> {
+        let kept: Option<State> = read(store, name, &state_key(name))?;
+        let state = match kept {
+            Some(state) if state.definition_tx == definition_tx => state,
+            older => {
+                let generation = older.map_or(0, |state| state.generation) + 1;
+                let state = State::new(generation, definition_tx);
+                start_generation(store, name, &state)?;
+                state
+            }
+        };
+        let mut held = HeldKeys::new();
+        for (_, bytes) in store.cursors(&held_prefix(name), usize::MAX)? {
+            let entry: Held = decode(name, &bytes)?;
+            held.insert((Tenant::new(&entry.tenant)?, entry.key.clone()), entry);
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            body,
+            definition_tx,
+            computing: Mutex::new(()),
+            program: Mutex::new(None),
+            shared: Mutex::new(Shared {
+                state,
+                held: Arc::new(held),
+                leasing: Leasing::default(),
+                failure: None,
+                refused: None,
+                boundary: None,
+                boundary_known: false,
+                first_chunk: None,
+            }),
+            offered: Notify::new(),
+            wake: Notify::new(),
+        })
+    }
+
+    /// Returns the compiled query, compiled anew where a table it reads was declared otherwise.
+    pub fn program(&self, store: &Store, definitions: &Definitions) -> Result<Arc<Program>> {
+        let mut kept = self.program.lock();
+        if let Some(program) = kept.as_ref() {
+            let same = program.tables.iter().all(|(id, def)| {
+                definitions
+                    .table(&def.name)
+                    .is_some_and(|now| now.id == *id && (Arc::ptr_eq(now, def) || **now == **def))
+            });
+            if same {
+                return Ok(Arc::clone(program));
+            }
+        }
+        let body = &self.body;
+        let mut program = Program::new(store, definitions, &body.query, &body.key)?;
+        if program.columns.len() != body.columns.len() {
+            return Err(Error::refused_with(
+                "the query's columns are not those it was made with",
+                "CREATE OR REPLACE PROJECTION",
+            ));
+        }
+        // Output types were fixed at CREATE.
+        program.columns.clone_from(&body.columns);
+        let program = Arc::new(program);
+        *kept = Some(Arc::clone(&program));
+        Ok(program)
+    }
+
+    /// True where a step could be due: something committed, or the clock passed a boundary.
+    pub fn is_due(&self, latest: Basis, monotonic: Instant) -> bool {
+        let shared = self.shared.lock();
+        if shared.state.step.is_some() {
+            return false;
+        }
+        if let Some(failure) = &shared.failure
+            && failure.at.tx == latest.tx
+            && failure.retry_at > monotonic
+        {
+            return false;
+        }
+        let Some(delivered) = shared.state.delivered else { return true };
+        let at = Basis::from(delivered);
+        at.tx < latest.tx
+            || !shared.boundary_known
+            || shared.boundary.is_some_and(|boundary| boundary <= latest.now && at.now < latest.now)
+    }
+
+    /// Computes one step towards the latest basis and makes it durable. Blocking.
+    ///
+    /// Returns true where the projection has moved or a step now waits to be delivered.
+    pub fn advance(&self, tools: &Tools<'_>) -> Result<bool> {
+        let _computing = self.computing.lock();
+        let latest = tools.store.latest();
+        let monotonic = tools.store.clock().monotonic();
+        if !self.is_due(latest, monotonic) {
+            return Ok(false);
+        }
+        let result = self.advance_to(tools, latest);
+        let mut shared = self.shared.lock();
+        match &result {
+            Ok(_) => shared.failure = None,
+            Err(error) => {
+                let text = error.to_string();
+                if shared.failure.as_ref().is_none_or(|failure| failure.text != text) {
+                    tracing::warn!(projection = %self.name, error = %text, "projection stalled");
+                }
+                let retry_at = monotonic + Duration::from_secs(1);
+                shared.failure = Some(Failure { text, retry_at, at: latest });
+            }
+        }
+        result
+    }
+
+    fn advance_to(&self, tools: &Tools<'_>, latest: Basis) -> Result<bool> {
+        let (state, held) = {
+            let shared = self.shared.lock();
+            (shared.state.clone(), Arc::clone(&shared.held))
+        };
+        let definitions = tools.store.definitions();
+        let program = self.program(tools.store, &definitions)?;
+        let work = Work {
+            store: tools.store,
+            definitions: &definitions,
+            program: &program,
+            body: &self.body,
+            held: &held,
+            full: tools.full,
+            records_max: tools.records_max,
+        };
+        let step = match state.delivered {
+            None => work.load(latest)?,
+            Some(delivered) => work.step(delivered.into(), latest)?,
+        };
+        let boundary = next_boundary(tools.store, &program, step.to.tx, step.to.now)?;
+        let moved = state.delivered != Some(step.to.into()) || !step.rows.is_empty();
+        self.keep(tools, state, held, step, boundary)?;
+        Ok(moved)
+    }
+
+    /// Makes a step durable, then lets it be seen.
+    fn keep(
+        &self,
+        tools: &Tools<'_>,
+        mut state: State,
+        held: Arc<HeldKeys>,
+        step: Step,
+        boundary: Option<ValidTime>,
+    ) -> Result<()> {
+        let name = &self.name;
+        let mut entries: Entries = Vec::new();
+        let held = self.keep_held(&mut entries, held, &step)?;
+        let mut first_chunk = None;
+        let leaves = step.reload || !step.rows.is_empty();
+        if leaves {
+            let mut open = Vec::new();
+            let mut rows = step.rows.chunks(tools.chunk_rows.max(1)).peekable();
+            let none: &[RowChange] = &[];
+            let mut next = Some(rows.next().unwrap_or(none));
+            while let Some(changes) = next {
+                let count = u64::try_from(changes.len()).unwrap_or(u64::MAX);
+                let head = ChunkHead { first_change: state.next_change, count };
+                state.next_change += count;
+                let key = chunk_key(name, state.generation, head.first_change);
+                entries.push((key, Some(encode(name, &changes)?)));
+                first_chunk.get_or_insert_with(|| (head.first_change, Arc::new(changes.to_vec())));
+                open.push(head);
+                if entries.len() >= ENTRIES_PER_WRITE && rows.peek().is_some() {
+                    // Chunks without a state that names them mean nothing; the state comes last.
+                    tools.store.put_cursors(&entries, false)?;
+                    entries.clear();
+                }
+                next = rows.next();
+            }
+            let to = step.to.into();
+            state.step = Some(Outstanding { to, reload: step.reload, chunks: open.len(), open });
+        } else {
+            state.delivered = Some(step.to.into());
+        }
+        entries.push((state_key(name), Some(encode(name, &state)?)));
+        // A step must be durable before a byte of it leaves; a mere advance may be lost.
+        tools.store.put_cursors(&entries, leaves)?;
+        let mut shared = self.shared.lock();
+        shared.state = state;
+        shared.held = held;
+        shared.boundary = boundary;
+        shared.boundary_known = true;
+        shared.first_chunk = first_chunk;
+        drop(shared);
+        if leaves {
+            self.offered.notify_waiters();
+        }
+        Ok(())
+    }
+
+    fn keep_held(
+        &self,
+        entries: &mut Entries,
+        held: Arc<HeldKeys>,
+        step: &Step,
+    ) -> Result<Arc<HeldKeys>> {
+        if step.held.is_empty() {
+            return Ok(held);
+        }
+        let mut now = held.as_ref().clone();
+        for ((tenant, key), entry) in &step.held {
+            let at = held_key(&self.name, tenant, key);
+            match entry {
+                Some(entry) => {
+                    entries.push((at, Some(encode(&self.name, entry)?)));
+                    now.insert((tenant.clone(), key.clone()), entry.clone());
+                }
+                None => {
+                    entries.push((at, None));
+                    now.remove(&(tenant.clone(), key.clone()));
+                }
+            }
+        }
+        Ok(Arc::new(now))
+    }
+
+    /// Returns the first chunk that is not acknowledged: the same bytes every time.
+    pub fn chunk(&self, store: &Store) -> Result<Option<Chunk>> {
+        let mut shared = self.shared.lock();
+        let generation = shared.state.generation;
+        let Some(step) = &shared.state.step else { return Ok(None) };
+        let Some(head) = step.open.first().copied() else { return Ok(None) };
+        let last = step.open.len() == 1;
+        let reload_begin = step.reload && step.open.len() == step.chunks;
+        let reload_end = step.reload && last;
+        let tx = step.to.tx;
+        let changes = match &shared.first_chunk {
+            Some((first, changes)) if *first == head.first_change => Arc::clone(changes),
+            _ => {
+                let key = chunk_key(&self.name, generation, head.first_change);
+                let kept: Option<Vec<RowChange>> = read(store, &self.name, &key)?;
+                let changes = Arc::new(kept.ok_or_else(|| Error::Corrupt {
+                    projection: self.name.clone(),
+                    why: format!("the chunk from change {} is missing", head.first_change),
+                })?);
+                shared.first_chunk = Some((head.first_change, Arc::clone(&changes)));
+                changes
+            }
+        };
+        Ok(Some(Chunk {
+            projection: self.name.clone(),
+            generation,
+            tx,
+            first_change: head.first_change,
+            changes,
+            last,
+            reload_begin,
+            reload_end,
+        }))
+    }
+
+    /// Takes note that the sink has everything up to a change; a repetition does nothing.
+    pub fn acknowledge(&self, store: &Store, change: u64) -> Result<()> {
+        let mut shared = self.shared.lock();
+        let mut state = shared.state.clone();
+        let Some(step) = &mut state.step else { return Ok(()) };
+        let mut entries: Entries = Vec::new();
+        while let Some(head) = step.open.first().copied() {
+            if head.last_change() > change {
+                break;
+            }
+            step.open.remove(0);
+            let key = chunk_key(&self.name, state.generation, head.first_change);
+            entries.push((key, None));
+            state.acked_change = head.last_change();
+        }
+        if entries.is_empty() {
+            return Ok(());
+        }
+        if step.open.is_empty() {
+            state.delivered = Some(step.to);
+            state.step = None;
+        }
+        entries.push((state_key(&self.name), Some(encode(&self.name, &state)?)));
+        // If this is lost, the chunk is sent again and the sink knows its numbers.
+        store.put_cursors(&entries, false)?;
+        let complete = state.step.is_none();
+        shared.state = state;
+        shared.refused = None;
+        drop(shared);
+        if complete {
+            self.wake.notify_one();
+        } else {
+            self.offered.notify_waiters();
+        }
+        Ok(())
+    }
+
+    /// Starts a new generation of the same definition: all rows are loaded again.
+    pub fn reload(&self, store: &Store) -> Result<()> {
+        let _computing = self.computing.lock();
+        let mut shared = self.shared.lock();
+        let state = State::new(shared.state.generation + 1, self.definition_tx);
+        start_generation(store, &self.name, &state)?;
+        shared.state = state;
+        shared.held = Arc::default();
+        shared.first_chunk = None;
+        shared.leasing.end();
+        drop(shared);
+        self.offered.notify_waiters();
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Works on the lease.
+    pub fn leasing<T>(&self, work: impl FnOnce(&mut Leasing, &State) -> T) -> T {
+        let mut shared = self.shared.lock();
+        let Shared { leasing, state, .. } = &mut *shared;
+        work(leasing, state)
+    }
+
+    /// Takes note that the sink refuses.
+    pub fn refuse(&self, error: &str) {
+        self.shared.lock().refused = Some(error.to_owned());
+    }
+
+    /// Returns the keys in quarantine.
+    pub fn held(&self) -> Arc<HeldKeys> {
+        Arc::clone(&self.shared.lock().held)
+    }
+
+    /// Returns how far the projection is.
+    pub fn status(&self, latest: Basis, monotonic: Instant) -> ProjectionStatus {
+        let shared = self.shared.lock();
+        let state = &shared.state;
+        let failed = shared.failure.as_ref().map(|failure| failure.text.clone());
+        let word = match (&failed, &state.step, state.delivered) {
+            (Some(_), ..) => "stalled",
+            (None, Some(step), _) if !step.reload => "delivering",
+            (None, None, Some(_)) => "live",
+            _ => "loading",
+        };
+        let pending = state.step.iter().flat_map(|step| &step.open).map(|head| head.count).sum();
+        ProjectionStatus {
+            projection: self.name.clone(),
+            generation: state.generation,
+            state: word.to_owned(),
+            delivered_tx: state.delivered.map_or(0, |delivered| delivered.tx),
+            delivered_now: shared.delivered_now(latest),
+            latest_tx: latest.tx.get(),
+            pending_keys: pending,
+            held_keys: u64::try_from(shared.held.len()).unwrap_or(u64::MAX),
+            error: failed.or_else(|| shared.refused.clone()),
+            verified_through: None,
+            worker: shared.leasing.holder(monotonic).map(ToOwned::to_owned),
+        }
+    }
+}
+
+impl Shared {
+    /// Returns the instant up to which the clock has changed nothing that is not delivered.
+    fn delivered_now(&self, latest: Basis) -> Option<ValidTime> {
+        let delivered: Delivered = self.state.delivered?;
+        let at = Basis::from(delivered);
+        let current = self.state.step.is_none()
+            && at.tx == latest.tx
+            && self.boundary_known
+            && self.boundary.is_none_or(|boundary| boundary > latest.now);
+        Some(if current { at.now.max(latest.now) } else { at.now })
+    }
+}
+
+/// Writes the state of a new generation in place of everything an older one left.
+fn start_generation(store: &Store, name: &str, state: &State) -> Result<()> {
+    let mut entries = forgotten(store, name)?;
+    entries.push((state_key(name), Some(encode(name, state)?)));
+    store.put_cursors(&entries, true)?;
+    Ok(())
+}
+
+/// Returns the removal of all that a projection has under way; its numbers stay.
+fn forgotten(store: &Store, name: &str) -> Result<Entries> {
+    let kept = BTreeMap::from([(state_key(name), ()), (super::cursor::lease_key(name), ())]);
+    let all = store.cursors(&prefix(name), usize::MAX)?;
+    Ok(all
+        .into_iter()
+        .filter(|(key, _)| !kept.contains_key(key))
+        .map(|(key, _)| (key, None))
+        .collect())
+}
+
+/// Forgets a projection that was dropped; its generation and lease numbers are never given again.
+pub fn forget(store: &Store, name: &str) -> Result<()> {
+    let mut entries = forgotten(store, name)?;
+    if let Some(state) = read::<State>(store, name, &state_key(name))? {
+        let ended = State::new(state.generation, 0);
+        entries.push((state_key(name), Some(encode(name, &ended)?)));
+    }
+    store.put_cursors(&entries, false)?;
+    Ok(())
+}

@@ -1,0 +1,509 @@
+//! All projections of a server: made, leased, computed, delivered, listed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use everwhen_query::statements::{CreateProjection, DropDefinition, ExplainProjection};
+use everwhen_storage::{
+    Basis, Definition, DefinitionChange, DefinitionKind, Definitions, IndexDef, IndexId, Store,
+    Tenant, TxId,
+};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::admit::Program;
+use super::cursor::{encode, lease_key, read};
+use super::definition::{Body, OutputColumn};
+use super::explain;
+use super::full::Full;
+use super::projection::{Chunk, Projection, ProjectionStatus, Tools, forget};
+use super::zset::ZSet;
+use crate::error::{Error, Result};
+
+/// How projections are run.
+#[derive(Debug, Clone)]
+pub struct ProjectionOptions {
+    /// Changes in one chunk at most.
+    pub chunk_rows: usize,
+    /// Change records that one step reads, about: more are left to the next step.
+    pub step_records: usize,
+    /// How long a lease holds without a sign of its worker.
+    pub lease: Duration,
+    /// How often the clock is looked at.
+    pub poll: Duration,
+}
+
+impl Default for ProjectionOptions {
+    fn default() -> Self {
+        Self {
+            chunk_rows: 1_000,
+            step_records: 50_000,
+            lease: Duration::from_secs(10),
+            poll: Duration::from_millis(20),
+        }
+    }
+}
+
+/// A lease on a projection, with what a sink must know to write its rows.
+#[derive(Debug, Clone)]
+pub struct LeaseGrant {
+    /// The projection.
+    pub projection: String,
+    /// The fencing number.
+    pub lease: u64,
+    /// Its generation.
+    pub generation: u64,
+    /// The sink's name in the worker's configuration.
+    pub sink: String,
+    /// The sink's table.
+    pub table: String,
+    /// The table's columns without the metadata ones.
+    pub columns: Vec<OutputColumn>,
+    /// Names of the key's columns, in key order.
+    pub key: Vec<String>,
+    /// Rows carry `_generation`, `_tx`, `_change`.
+    pub metadata: bool,
+    /// The last change acknowledged.
+    pub acked_change: u64,
+    /// How long the lease holds without renewal, in milliseconds.
+    pub lease_ms: u64,
+    /// Identity of the data directory.
+    pub incarnation: String,
+}
+
+/// A key in quarantine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProjectionError {
+    /// The projection.
+    pub projection: String,
+    /// Whose key.
+    pub tenant: Tenant,
+    /// The key's values as a JSON array.
+    pub key: String,
+    /// Why its row in the sink is held.
+    pub reason: String,
+    /// The transaction of the step that found it.
+    pub tx: u64,
+}
+
+/// The projections of a store.
+pub struct Projections {
+    store: Store,
+    options: ProjectionOptions,
+    full: Full,
+    defined: Mutex<Defined>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+#[derive(Default)]
+struct Defined {
+    seen: Option<Arc<Definitions>>,
+    projections: BTreeMap<String, Arc<Projection>>,
+    /// Ends the task of a projection.
+    ends: BTreeMap<String, CancellationToken>,
+    /// Tasks are wanted.
+    started: bool,
+}
+
+impl Projections {
+    /// Takes up all projections that are defined. Blocking: reads their state.
+    pub fn new(store: Store, options: ProjectionOptions) -> Result<Arc<Self>> {
+        let projections = Arc::new(Self {
+            store,
+            options,
+            full: Full::new(),
+            defined: Mutex::new(Defined::default()),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        });
+        projections.refresh()?;
+        Ok(projections)
+    }
+
+    /// Begins to compute steps as transactions commit and the clock moves. Needs a runtime.
+    pub fn start(self: &Arc<Self>) {
+        {
+            let mut defined = self.defined.lock();
+            defined.started = true;
+            let names: Vec<String> = defined.projections.keys().cloned().collect();
+            for name in names {
+                self.spawn(&mut defined, &name);
+            }
+        }
+        let this = Arc::clone(self);
+        self.tasks.spawn(async move { this.follow_definitions().await });
+    }
+
+    /// Ends all tasks and waits for them; steps under way are finished first.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Follows the definitions in force: takes up new ones, drops those that are gone.
+    pub fn refresh(self: &Arc<Self>) -> Result<()> {
+        let definitions = self.store.definitions();
+        let mut defined = self.defined.lock();
+        if defined.seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &definitions)) {
+            return Ok(());
+        }
+        let gone: Vec<String> = defined
+            .projections
+            .iter()
+            .filter(|(name, projection)| {
+                definitions
+                    .get(DefinitionKind::Projection, name)
+                    .is_none_or(|now| now.tx.get() != projection.definition_tx)
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in gone {
+            if let Some(projection) = defined.projections.remove(&name) {
+                projection.leasing(|leasing, _| leasing.end());
+                projection.offered.notify_waiters();
+            }
+            if let Some(end) = defined.ends.remove(&name) {
+                end.cancel();
+            }
+            if definitions.get(DefinitionKind::Projection, &name).is_none() {
+                forget(&self.store, &name)?;
+            }
+        }
+        for definition in definitions.all(DefinitionKind::Projection) {
+            if defined.projections.contains_key(&definition.name) {
+                continue;
+            }
+            let body = Body::of(definition)?;
+            let tx = definition.tx.get();
+            let projection = Projection::open(&self.store, &definition.name, body, tx)?;
+            defined.projections.insert(definition.name.clone(), Arc::new(projection));
+            if defined.started {
+                self.spawn(&mut defined, &definition.name);
+            }
+        }
+        defined.seen = Some(definitions);
+        Ok(())
+    }
+
+    fn spawn(self: &Arc<Self>, defined: &mut Defined, name: &str) {
+        let Some(projection) = defined.projections.get(name).cloned() else { return };
+        let end = self.stop.child_token();
+        defined.ends.insert(name.to_owned(), end.clone());
+        let this = Arc::clone(self);
+        self.tasks.spawn(async move { this.follow(projection, end).await });
+    }
+
+    async fn follow_definitions(self: Arc<Self>) {
+        let mut commits = self.store.watch_tx();
+        loop {
+            if let Err(error) = self.refresh() {
+                tracing::error!(%error, "definitions of projections cannot be followed");
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                changed = commits.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// Computes one projection's steps until it ends.
+    async fn follow(self: Arc<Self>, projection: Arc<Projection>, end: CancellationToken) {
+        let mut commits = self.store.watch_tx();
+        let mut ticks = tokio::time::interval(self.options.poll);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let monotonic = self.store.clock().monotonic();
+            if projection.is_due(self.store.latest(), monotonic) {
+                let this = Arc::clone(&self);
+                let of = Arc::clone(&projection);
+                let done = tokio::task::spawn_blocking(move || of.advance(&this.tools())).await;
+                if let Err(error) = done {
+                    tracing::error!(projection = %projection.name, %error, "a step did not end");
+                }
+            }
+            tokio::select! {
+                () = end.cancelled() => return,
+                changed = commits.changed() => if changed.is_err() { return },
+                () = projection.wake.notified() => {}
+                _ = ticks.tick() => {}
+            }
+        }
+    }
+
+    const fn tools(&self) -> Tools<'_> {
+        Tools {
+            store: &self.store,
+            full: &self.full,
+            chunk_rows: self.options.chunk_rows,
+            records_max: self.options.step_records,
+        }
+    }
+
+    fn named(&self, name: &str) -> Result<Arc<Projection>> {
+        let defined = self.defined.lock();
+        let found = defined.projections.get(name).cloned();
+        found.ok_or_else(|| Error::Unknown { name: name.to_owned() })
+    }
+
+    fn all(&self) -> Vec<Arc<Projection>> {
+        self.defined.lock().projections.values().cloned().collect()
+    }
+
+    /// Plans CREATE PROJECTION: checks that the query can be kept up to date and makes the indexes
+    /// that it needs. Blocking: an index over a big table takes its time.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the reason, [`Error::Exists`], [`Error::Query`].
+    pub fn plan_create(&self, statement: &CreateProjection) -> Result<Vec<DefinitionChange>> {
+        let definitions = self.store.definitions();
+        if definitions.get(DefinitionKind::Projection, &statement.name).is_some() {
+            if statement.if_not_exists {
+                return Ok(Vec::new());
+            }
+            if !statement.or_replace {
+                return Err(Error::Exists { name: statement.name.clone() });
+            }
+        }
+        let program = self.program_of(&definitions, statement)?;
+        let several = self.store.tenants().iter().any(|tenant| *tenant != Tenant::default());
+        let body = Body::new(statement, program.columns.clone(), several)?;
+        for (table, columns) in program.indexes() {
+            let id = IndexId(definitions.next_index);
+            self.store.ensure_index(IndexDef { id, table, columns, ready: false })?;
+        }
+        let body = serde_json::to_value(&body)
+            .map_err(|error| Error::internal(format!("a definition is JSON: {error}")))?;
+        Ok(vec![DefinitionChange::Put(Definition {
+            kind: DefinitionKind::Projection,
+            name: statement.name.clone(),
+            body,
+            tx: TxId::ZERO,
+        })])
+    }
+
+    fn program_of(
+        &self,
+        definitions: &Definitions,
+        statement: &CreateProjection,
+    ) -> Result<Program> {
+        let program = Program::new(&self.store, definitions, &statement.query, &statement.key);
+        let offset = statement.query_position.saturating_sub(1);
+        let program = program.map_err(|error| moved(error, offset))?;
+        // Refuses a key that is no column before anything else is made of it.
+        Body::new(statement, program.columns.clone(), false)?;
+        Ok(program)
+    }
+
+    /// Plans DROP PROJECTION. The sink's table stays as it is.
+    pub fn plan_drop(&self, statement: &DropDefinition) -> Result<Vec<DefinitionChange>> {
+        let definitions = self.store.definitions();
+        if definitions.get(DefinitionKind::Projection, &statement.name).is_some() {
+            let name = statement.name.clone();
+            return Ok(vec![DefinitionChange::Drop(DefinitionKind::Projection, name)]);
+        }
+        if statement.if_exists {
+            return Ok(Vec::new());
+        }
+        Err(Error::Unknown { name: statement.name.clone() })
+    }
+
+    /// Says how a projection is, or would be, computed: one line an operator. Blocking.
+    pub fn explain(&self, statement: &ExplainProjection) -> Result<String> {
+        let definitions = self.store.definitions();
+        match statement {
+            ExplainProjection::Named { name, .. } => {
+                let definition = definitions
+                    .get(DefinitionKind::Projection, name)
+                    .ok_or_else(|| Error::Unknown { name: name.clone() })?;
+                let body = Body::of(definition)?;
+                let program = Program::new(&self.store, &definitions, &body.query, &body.key)?;
+                Ok(explain::text(&program, &definitions))
+            }
+            ExplainProjection::Query { key, query, query_position } => {
+                let offset = query_position.saturating_sub(1);
+                let program = Program::new(&self.store, &definitions, query, key)
+                    .map_err(|error| moved(error, offset))?;
+                Ok(explain::text(&program, &definitions))
+            }
+            ExplainProjection::Create(statement) => {
+                let program = self.program_of(&definitions, statement)?;
+                Ok(explain::text(&program, &definitions))
+            }
+        }
+    }
+
+    /// Gives a worker leases on the projections of its sinks that nobody holds.
+    pub fn lease(self: &Arc<Self>, worker: &str, sinks: &[String]) -> Result<Vec<LeaseGrant>> {
+        self.refresh()?;
+        let now = self.store.clock().monotonic();
+        let mut grants = Vec::new();
+        for projection in self.all() {
+            let Some(sink) = sink_of(&projection.body, sinks) else { continue };
+            if !projection.leasing(|leasing, _| leasing.is_free(now)) {
+                continue;
+            }
+            let name = &projection.name;
+            let key = lease_key(name);
+            let number = read::<u64>(&self.store, name, &key)?.unwrap_or(0) + 1;
+            // Durable first: a number is never given twice.
+            self.store.put_cursors(&[(key, Some(encode(name, &number)?))], true)?;
+            let (generation, acked_change) = projection.leasing(|leasing, state| {
+                leasing.give(number, worker, now, self.options.lease);
+                (state.generation, state.acked_change)
+            });
+            let body = &projection.body;
+            grants.push(LeaseGrant {
+                projection: name.clone(),
+                lease: number,
+                generation,
+                sink: sink.to_owned(),
+                table: body.table.clone(),
+                columns: body.sink_columns(),
+                key: body.sink_key(),
+                metadata: body.metadata,
+                acked_change,
+                lease_ms: u64::try_from(self.options.lease.as_millis()).unwrap_or(u64::MAX),
+                incarnation: self.store.incarnation(),
+            });
+        }
+        Ok(grants)
+    }
+
+    fn renewed(&self, name: &str, lease: u64) -> Result<Arc<Projection>> {
+        let lost = || Error::LeaseLost { projection: name.to_owned(), lease };
+        let projection = self.named(name).map_err(|_| lost())?;
+        let now = self.store.clock().monotonic();
+        let length = self.options.lease;
+        projection.leasing(|leasing, _| leasing.renew(name, lease, now, length))?;
+        Ok(projection)
+    }
+
+    /// Waits for the next chunk and renews the lease; the same chunk until it is acknowledged.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`]: lease again.
+    pub async fn next(&self, name: &str, lease: u64, wait: Duration) -> Result<Option<Chunk>> {
+        let deadline = tokio::time::Instant::from_std(self.store.clock().monotonic()) + wait;
+        loop {
+            let projection = self.renewed(name, lease)?;
+            let offered = projection.offered.notified();
+            tokio::pin!(offered);
+            offered.as_mut().enable();
+            if let Some(chunk) = projection.chunk(&self.store)? {
+                return Ok(Some(chunk));
+            }
+            tokio::select! {
+                () = &mut offered => {}
+                () = self.stop.cancelled() => return Ok(None),
+                ended = tokio::time::timeout_at(deadline, std::future::pending::<()>()) => {
+                    if ended.is_err() {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes note that the sink has everything up to a change of the generation leased.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`]: somebody else delivers now, or a new generation has begun.
+    pub fn ack(&self, name: &str, lease: u64, change: u64) -> Result<()> {
+        self.renewed(name, lease)?.acknowledge(&self.store, change)
+    }
+
+    /// Takes note that the sink refuses; `reload` asks for all rows again, in a new generation.
+    pub fn fail(&self, name: &str, lease: u64, error: &str, reload: bool) -> Result<()> {
+        let projection = self.renewed(name, lease)?;
+        tracing::warn!(projection = name, error, reload, "the sink refuses");
+        projection.refuse(error);
+        if reload {
+            projection.reload(&self.store)?;
+        }
+        Ok(())
+    }
+
+    /// Takes back all leases of a worker.
+    pub fn release(&self, worker: &str) {
+        for projection in self.all() {
+            projection.leasing(|leasing, _| leasing.release(worker));
+        }
+    }
+
+    /// Returns how far every projection is, by name.
+    pub fn status(&self) -> Vec<ProjectionStatus> {
+        let latest = self.store.latest();
+        let monotonic = self.store.clock().monotonic();
+        self.all().iter().map(|projection| projection.status(latest, monotonic)).collect()
+    }
+
+    /// Returns the keys in quarantine.
+    pub fn errors(&self) -> Vec<ProjectionError> {
+        let mut errors = Vec::new();
+        for projection in self.all() {
+            for ((tenant, key), held) in projection.held().iter() {
+                errors.push(ProjectionError {
+                    projection: projection.name.clone(),
+                    tenant: tenant.clone(),
+                    key: key.clone(),
+                    reason: held.reason.clone(),
+                    tx: held.tx,
+                });
+            }
+        }
+        errors
+    }
+
+    /// Computes one step of a projection towards the latest basis, where one is due. Blocking.
+    /// What the background does by itself once [`Projections::start`] is called.
+    pub fn advance(self: &Arc<Self>, name: &str) -> Result<bool> {
+        self.refresh()?;
+        self.named(name)?.advance(&self.tools())
+    }
+
+    /// Returns the chunk that waits to be acknowledged, without a lease: for tests and tools.
+    pub fn outstanding(&self, name: &str) -> Result<Option<Chunk>> {
+        self.named(name)?.chunk(&self.store)
+    }
+
+    /// Acknowledges without a lease: for tests and tools.
+    pub fn acknowledge(&self, name: &str, change: u64) -> Result<()> {
+        self.named(name)?.acknowledge(&self.store, change)
+    }
+
+    /// Returns the query's rows from scratch at a basis, for one tenant. Blocking.
+    pub fn full(&self, name: &str, basis: Basis, tenant: &Tenant) -> Result<ZSet> {
+        let projection = self.named(name)?;
+        let program = projection.program(&self.store, &self.store.definitions())?;
+        self.full.rows(&self.store, &program.plan, basis, tenant)
+    }
+}
+
+/// Returns the worker's sink for a projection: the one it names; without a name `default`, or the
+/// worker's only one.
+fn sink_of<'a>(body: &'a Body, sinks: &'a [String]) -> Option<&'a str> {
+    let has = |name: &str| sinks.iter().any(|sink| sink == name);
+    match &body.sink {
+        Some(name) => has(name).then_some(name.as_str()),
+        None if has("default") => Some("default"),
+        None => match sinks {
+            [only] => Some(only.as_str()),
+            _ => None,
+        },
+    }
+}
+
+/// Moves an error's place from the query's text to the statement's.
+fn moved(error: Error, offset: usize) -> Error {
+    match error {
+        Error::Query(everwhen_query::Error::Statement { state, message, position, hint }) => {
+            let position = position.map(|at| at + offset);
+            Error::Query(everwhen_query::Error::Statement { state, message, position, hint })
+        }
+        other => other,
+    }
+}
