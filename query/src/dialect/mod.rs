@@ -5,10 +5,33 @@
 //! [`crate::rewrite`] hands every clause to the table it stands at; a clause that no table claims
 //! is an error, so none is ever dropped in silence. This module knows no tables.
 
-use datafusion::sql::sqlparser::ast;
+mod clauses;
+mod cursor;
+mod definitions;
+mod dml;
+mod positions;
+mod postgres;
+mod tokens;
+mod types;
 
-use crate::error::Result;
+#[cfg(test)]
+mod tests;
+
+use datafusion::sql::sqlparser::ast;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::{Location, Token};
+
+use self::cursor::Cursor;
+use self::postgres::TemporalDialect;
+use self::tokens::StatementText;
+use crate::error::{Error, Result, SqlState};
 use crate::statements::{CreateTable, DefinitionStatement, DropTable};
+
+pub use self::clauses::{Axis, BoundExpr, Clause, ClauseKind, Clauses};
+pub(crate) use self::clauses::{first_column, unclaimed};
+pub(crate) use self::dml::normal;
+pub use self::dml::table_factor;
+pub use self::positions::Positions;
 
 /// What a statement's text may cost before it is parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +128,7 @@ pub enum Portion {
     /// All of valid time.
     All,
     /// `FROM a [TO b]`: constant expressions; one that is NULL, or no `to`, is an open end.
-    Between { from: ast::Expr, to: Option<ast::Expr>, position: usize },
+    Between { from: BoundExpr, to: Option<BoundExpr> },
 }
 
 /// A table named by a write, in its normal form.
@@ -136,14 +159,225 @@ pub enum Show {
     Projections,
 }
 
-/// The temporal clauses of one statement, beside its tree.
-#[derive(Debug, Clone, Default)]
-pub struct Clauses {}
-
 /// Parses a request's text: statements parted by `;`. Positions count from the text's start.
 ///
 /// # Errors
 /// Syntax (42601), forms not supported (0A000), limits (54000, 54001).
-pub fn parse(_sql: &str, _limits: &ParseLimits) -> Result<Vec<ParsedStatement>> {
-    Ok(Vec::new())
+pub fn parse(sql: &str, limits: &ParseLimits) -> Result<Vec<ParsedStatement>> {
+    let positions = Positions::new(sql);
+    let statements = tokens::tokenize(sql, &positions, limits)?;
+    statements.into_iter().map(|text| statement(text, limits)).collect()
+}
+
+/// Parses a text that is one query, such as that of a projection.
+///
+/// # Errors
+/// As [`parse`]; 42601 also where the text is another statement, or several.
+pub fn parse_query(sql: &str, limits: &ParseLimits) -> Result<ParsedQuery> {
+    let mut statements = parse(sql, limits)?;
+    match (statements.pop(), statements.pop()) {
+        (Some(ParsedStatement::Query(query)), None) => Ok(query),
+        _ => Err(Error::syntax("expected one query")),
+    }
+}
+
+fn statement(text: StatementText<'_>, limits: &ParseLimits) -> Result<ParsedStatement> {
+    let mut cursor = Cursor::new(&text);
+    if cursor.sees(&["create"]) {
+        return definitions::create(&mut cursor, limits);
+    }
+    if cursor.sees(&["drop"]) {
+        return definitions::drop(&mut cursor);
+    }
+    if cursor.accept(&["explain"]) {
+        if cursor.sees(&["projection"]) || cursor.sees(&["create"]) {
+            let explain = definitions::explain_projection(&mut cursor, limits)?;
+            return Ok(ParsedStatement::Define(DefinitionStatement::ExplainProjection(explain)));
+        }
+        return explain(&mut cursor, limits);
+    }
+    if cursor.accept(&["show"]) {
+        return show(&mut cursor);
+    }
+    if let Some(transaction) = transaction(&mut cursor)? {
+        return Ok(transaction);
+    }
+    match cursor.peek() {
+        Some(Token::LParen) => query(text, limits).map(ParsedStatement::Query),
+        Some(Token::Word(word)) => match word.value.to_ascii_lowercase().as_str() {
+            "select" | "with" | "values" | "table" => {
+                query(text, limits).map(ParsedStatement::Query)
+            }
+            "insert" | "patch" => dml::insert(text, limits).map(ParsedStatement::Insert),
+            "update" => dml::update(text, limits).map(ParsedStatement::Update),
+            "delete" => dml::delete(text, limits).map(ParsedStatement::Delete),
+            other => Err(unknown_statement(other).at(cursor.position())),
+        },
+        _ => Err(cursor.expected("a statement")),
+    }
+}
+
+fn unknown_statement(word: &str) -> Error {
+    let known = [
+        "erase",
+        "assert",
+        "setting",
+        "set",
+        "merge",
+        "copy",
+        "alter",
+        "truncate",
+        "grant",
+        "revoke",
+        "analyze",
+        "prepare",
+        "execute",
+        "deallocate",
+        "call",
+        "describe",
+        "use",
+        "vacuum",
+        "declare",
+        "fetch",
+        "close",
+        "lock",
+        "comment",
+        "refresh",
+        "savepoint",
+        "release",
+        "reset",
+        "subscribe",
+    ];
+    if known.contains(&word) {
+        return Error::unsupported(format!("{} is not supported", word.to_uppercase()));
+    }
+    Error::syntax(format!("expected a statement, found \"{word}\""))
+}
+
+fn explain(cursor: &mut Cursor<'_, '_>, limits: &ParseLimits) -> Result<ParsedStatement> {
+    let (mut analyze, mut verbose) = (false, false);
+    loop {
+        if cursor.accept(&["analyze"]) {
+            analyze = true;
+        } else if cursor.accept(&["verbose"]) {
+            verbose = true;
+        } else {
+            break;
+        }
+    }
+    if !["select", "with", "values", "table"].iter().any(|word| cursor.sees(&[word])) {
+        return Err(Error::unsupported("EXPLAIN explains queries and projections alone")
+            .at(cursor.position()));
+    }
+    let query = parse_query_text(cursor.text, cursor.at, limits)?;
+    Ok(ParsedStatement::Explain { analyze, verbose, query })
+}
+
+fn show(cursor: &mut Cursor<'_, '_>) -> Result<ParsedStatement> {
+    let (name, position) = cursor.name("what to show")?;
+    let show = match name.as_str() {
+        "snapshot_token" => Show::SnapshotToken,
+        "clock_time" => Show::ClockTime,
+        "tables" => Show::Tables,
+        "streams" => Show::Streams,
+        "mappings" => Show::Mappings,
+        "projections" => Show::Projections,
+        _ => {
+            let message = format!("\"{name}\" cannot be shown");
+            return Err(Error::new(SqlState::UndefinedObject, message).at(position).with_hint(
+                "SHOW knows snapshot_token, clock_time, tables, streams, mappings and projections",
+            ));
+        }
+    };
+    cursor.finish()?;
+    Ok(ParsedStatement::Show(show))
+}
+
+fn transaction(cursor: &mut Cursor<'_, '_>) -> Result<Option<ParsedStatement>> {
+    let statement = if cursor.accept(&["begin"]) || cursor.accept(&["start", "transaction"]) {
+        let _optional = cursor.accept(&["transaction"]) || cursor.accept(&["work"]);
+        let read_only = if cursor.accept(&["read", "only"]) {
+            Some(true)
+        } else {
+            cursor.accept(&["read", "write"]).then_some(false)
+        };
+        if cursor.sees(&["with"]) {
+            let message = "options of a transaction are not built";
+            return Err(Error::unsupported(message)
+                .at(cursor.position())
+                .with_hint("give basis, valid_time or system_time with the request"));
+        }
+        ParsedStatement::Begin { read_only }
+    } else if cursor.accept(&["commit"]) || cursor.accept(&["end"]) {
+        ParsedStatement::Commit
+    } else if cursor.accept(&["rollback"]) || cursor.accept(&["abort"]) {
+        ParsedStatement::Rollback
+    } else {
+        return Ok(None);
+    };
+    let _optional = cursor.accept(&["transaction"]) || cursor.accept(&["work"]);
+    cursor.finish()?;
+    Ok(Some(statement))
+}
+
+/// Parses the query that starts at a token of a statement and runs to its end.
+fn parse_query_text(
+    text: &StatementText<'_>,
+    from: usize,
+    limits: &ParseLimits,
+) -> Result<ParsedQuery> {
+    let tokens = text.tokens.get(from..).unwrap_or_default().to_vec();
+    query(StatementText { tokens, ..*text }, limits)
+}
+
+fn query(mut text: StatementText<'_>, limits: &ParseLimits) -> Result<ParsedQuery> {
+    let clauses = clauses::extract(&mut text)?;
+    let query = with_parser(&text, limits, Parser::parse_query)?;
+    Ok(ParsedQuery { query, clauses })
+}
+
+/// Runs the parser over a statement's tokens, all of which it must read.
+fn with_parser<T>(
+    text: &StatementText<'_>,
+    limits: &ParseLimits,
+    read: impl FnOnce(&mut Parser<'static>) -> Result<T, ParserError>,
+) -> Result<T> {
+    static DIALECT: TemporalDialect = TemporalDialect;
+    let end = text.position(text.tokens.len());
+    let mut parser = Parser::new(&DIALECT)
+        .with_recursion_limit(limits.nesting_max.saturating_mul(2))
+        .with_tokens_with_locations(text.tokens.clone());
+    let value = read(&mut parser).map_err(|error| parser_error(&error, text.positions).at(end))?;
+    let rest = parser.peek_token();
+    if rest.token != Token::EOF {
+        return Err(Error::syntax(format!("expected the end of the statement, found \"{rest}\""))
+            .at(text.positions.start(rest.span)));
+    }
+    Ok(value)
+}
+
+/// Returns the parser's error as ours, with the place that its text ends in.
+fn parser_error(error: &ParserError, positions: &Positions) -> Error {
+    let text = match error {
+        ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,
+        ParserError::RecursionLimitExceeded => {
+            let message = "statement is nested too deeply";
+            return Error::new(SqlState::StatementTooComplex, message);
+        }
+    };
+    let (message, location) = split_location(text);
+    let message = message.replace("Expected: ", "expected ").replace(", found: ", ", found ");
+    let message = message.replace("found EOF", "found the end");
+    let at = location.and_then(|location| positions.character(location));
+    Error::syntax(tokens::lower_first(&message)).at(at)
+}
+
+/// Splits ` at Line: 1, Column: 2` off a message of the parser, which has no field for it.
+fn split_location(text: &str) -> (&str, Option<Location>) {
+    let Some((message, place)) = text.rsplit_once(" at Line: ") else { return (text, None) };
+    let numbers = place.split_once(", Column: ");
+    let location = numbers.and_then(|(line, column)| {
+        Some(Location { line: line.trim().parse().ok()?, column: column.trim().parse().ok()? })
+    });
+    (message, location)
 }

@@ -1,12 +1,25 @@
 //! The pass over a query's tree that gives every table reference its own temporal bounds.
 
+mod correlate;
+mod from;
+mod hidden;
+mod scope;
+mod wildcard;
+
+#[cfg(test)]
+mod tests;
+
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use datafusion::sql::sqlparser::ast;
+use datafusion::sql::sqlparser::ast::{self, VisitMut, VisitorMut};
 use everwhen_storage::{ColumnId, Definitions, TableDef};
 
-use crate::dialect::ParsedQuery;
-use crate::error::Result;
+use self::from::FromList;
+use self::hidden::HiddenNames;
+use self::scope::{Relation, Scope};
+use crate::dialect::{BoundExpr, Clauses, ParsedQuery, normal, unclaimed};
+use crate::error::{Error, Result};
 
 /// What the pass must know about the store and the request.
 pub struct RewriteInput<'a> {
@@ -56,14 +69,6 @@ pub enum BoundSpec {
     Correlated,
 }
 
-/// A constant expression of a bound.
-#[derive(Debug, Clone, PartialEq)]
-pub struct BoundExpr {
-    pub expr: ast::Expr,
-    /// 1-based character of its start.
-    pub position: usize,
-}
-
 /// A column that a table reference shows to the planner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ExposedColumn {
@@ -91,7 +96,182 @@ pub enum ExposedColumn {
 /// Gives every table of a query its unique name and bounds.
 ///
 /// # Errors
-/// Unknown tables (42P01), clauses on what has no versions (0A000), ambiguous names (42702).
-pub fn rewrite(_parsed: &ParsedQuery, _input: &RewriteInput<'_>) -> Result<Rewritten> {
-    Err(crate::error::Error::internal("not yet"))
+/// 42P01 for a table that does not exist, 42601 for a clause that stands at no table, 0A000 for
+/// one at what has no versions, 42702, 42703 and 42P10 for the columns of correlated instants.
+pub fn rewrite(parsed: &ParsedQuery, input: &RewriteInput<'_>) -> Result<Rewritten> {
+    let mut query = parsed.query.clone();
+    let mut rewriter = Rewriter {
+        input,
+        clauses: parsed.clauses.clone(),
+        hidden: HiddenNames::of(&query, &parsed.clauses),
+        tables: Vec::new(),
+        system_tables: Vec::new(),
+    };
+    rewriter.query(&mut query, &Scope::default())?;
+    if let Some(clause) = rewriter.clauses.list.first() {
+        return Err(unclaimed(clause));
+    }
+    let Rewriter { tables, system_tables, .. } = rewriter;
+    Ok(Rewritten { query, tables, system_tables })
+}
+
+/// Output columns of a query in order, where they are known; unnamed ones are empty.
+type Columns = Option<Vec<String>>;
+
+struct Rewriter<'a> {
+    input: &'a RewriteInput<'a>,
+    /// Those that no table has claimed yet.
+    clauses: Clauses,
+    hidden: HiddenNames,
+    tables: Vec<TableRef>,
+    system_tables: Vec<String>,
+}
+
+impl Rewriter<'_> {
+    fn query(&mut self, query: &mut ast::Query, outer: &Scope<'_>) -> Result<Columns> {
+        refuse_query_forms(query)?;
+        let mut scope = Scope { parent: Some(outer), ..Scope::default() };
+        if let Some(with) = &mut query.with {
+            for cte in &mut with.cte_tables {
+                let name = normal(&cte.alias.name);
+                let declared: Vec<_> =
+                    cte.alias.columns.iter().map(|column| normal(&column.name)).collect();
+                if with.recursive {
+                    let columns = (!declared.is_empty()).then(|| declared.clone());
+                    scope.ctes.push((name.clone(), columns));
+                }
+                let mut columns = self.query(&mut cte.query, &scope)?;
+                if !declared.is_empty() {
+                    columns = Some(declared);
+                }
+                scope.ctes.push((name, columns));
+            }
+        }
+        let (relations, columns) = self.body(&mut query.body, &scope)?;
+        let inner = Scope { parent: Some(&scope), relations, ..Scope::default() };
+        self.expressions(&mut query.order_by, &inner)?;
+        self.expressions(&mut query.limit_clause, &inner)?;
+        self.expressions(&mut query.fetch, &inner)?;
+        Ok(columns)
+    }
+
+    fn body(
+        &mut self,
+        body: &mut ast::SetExpr,
+        scope: &Scope<'_>,
+    ) -> Result<(Vec<Relation>, Columns)> {
+        match body {
+            ast::SetExpr::Select(select) => self.select(select, scope),
+            ast::SetExpr::Query(query) => Ok((Vec::new(), self.query(query, scope)?)),
+            ast::SetExpr::SetOperation { left, right, .. } => {
+                let (_, columns) = self.body(left, scope)?;
+                self.body(right, scope)?;
+                Ok((Vec::new(), columns))
+            }
+            ast::SetExpr::Values(values) => {
+                self.expressions(values, scope)?;
+                Ok((Vec::new(), None))
+            }
+            ast::SetExpr::Table(_) => Err(Error::unsupported("TABLE as a query is not supported")
+                .with_hint("write SELECT * FROM")),
+            ast::SetExpr::Insert(_)
+            | ast::SetExpr::Update(_)
+            | ast::SetExpr::Delete(_)
+            | ast::SetExpr::Merge(_) => {
+                Err(Error::unsupported("a write cannot be part of a query"))
+            }
+        }
+    }
+
+    fn select(
+        &mut self,
+        select: &mut ast::Select,
+        scope: &Scope<'_>,
+    ) -> Result<(Vec<Relation>, Columns)> {
+        refuse_select_forms(select)?;
+        let mut from = FromList::default();
+        for tables in &mut select.from {
+            self.tables_with_joins(tables, scope, &mut from)?;
+        }
+        for predicate in from.conditions {
+            select.selection = Some(match select.selection.take() {
+                None => predicate,
+                Some(condition) => and(condition, predicate),
+            });
+        }
+        let columns = wildcard::expand(&mut select.projection, &from.relations, &self.clauses)?;
+        let inner = Scope { parent: Some(scope), relations: from.relations, ..Scope::default() };
+        self.expressions(&mut select.projection, &inner)?;
+        self.expressions(&mut select.selection, &inner)?;
+        self.expressions(&mut select.distinct, &inner)?;
+        self.expressions(&mut select.group_by, &inner)?;
+        self.expressions(&mut select.having, &inner)?;
+        self.expressions(&mut select.named_window, &inner)?;
+        self.expressions(&mut select.qualify, &inner)?;
+        Ok((inner.relations, columns))
+    }
+
+    /// Does the same for every sub-query of some expressions.
+    fn expressions<V: VisitMut>(&mut self, part: &mut V, scope: &Scope<'_>) -> Result<()> {
+        let mut visitor = SubQueries { rewriter: self, scope, depth: 0 };
+        match part.visit(&mut visitor) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(error) => Err(*error),
+        }
+    }
+}
+
+/// Finds the outermost queries of a piece of tree; theirs are found when they are walked.
+struct SubQueries<'r, 'a, 's> {
+    rewriter: &'r mut Rewriter<'a>,
+    scope: &'r Scope<'s>,
+    depth: usize,
+}
+
+impl VisitorMut for SubQueries<'_, '_, '_> {
+    type Break = Box<Error>;
+
+    fn pre_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<Self::Break> {
+        if self.depth == 0
+            && let Err(error) = self.rewriter.query(query, self.scope)
+        {
+            return ControlFlow::Break(Box::new(error));
+        }
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _query: &mut ast::Query) -> ControlFlow<Self::Break> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+}
+
+/// What the planner would ignore is refused.
+fn refuse_query_forms(query: &ast::Query) -> Result<()> {
+    if !query.locks.is_empty() {
+        return Err(Error::unsupported("FOR UPDATE and FOR SHARE are not supported")
+            .with_hint("reads lock nothing: they see the database at one transaction"));
+    }
+    if query.for_clause.is_some() || query.settings.is_some() || query.format_clause.is_some() {
+        return Err(Error::unsupported("FOR XML, SETTINGS and FORMAT are not supported"));
+    }
+    Ok(())
+}
+
+fn refuse_select_forms(select: &ast::Select) -> Result<()> {
+    if select.into.is_some() {
+        return Err(Error::unsupported("SELECT INTO is not supported")
+            .with_hint("use CREATE TABLE and INSERT INTO .. SELECT"));
+    }
+    Ok(())
+}
+
+/// Returns `left AND right`; what binds looser is put in parentheses.
+fn and(left: ast::Expr, right: ast::Expr) -> ast::Expr {
+    ast::Expr::BinaryOp {
+        left: Box::new(ast::Expr::Nested(Box::new(left))),
+        op: ast::BinaryOperator::And,
+        right: Box::new(right),
+    }
 }

@@ -1,0 +1,71 @@
+//! Places in a statement's text: the parser's lines and columns to characters and back to text.
+
+use std::sync::Arc;
+
+use datafusion::sql::sqlparser::tokenizer::{Location, Span};
+
+/// Where each line of a text starts, so that a line and column become a place in the text.
+#[derive(Debug, Clone, Default)]
+pub struct Positions {
+    lines: Arc<[Line]>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Line {
+    first_char: usize,
+    first_byte: usize,
+}
+
+impl Positions {
+    /// Reads the lines of a text.
+    pub fn new(text: &str) -> Self {
+        let mut lines = vec![Line { first_char: 0, first_byte: 0 }];
+        for (index, (byte, character)) in text.char_indices().enumerate() {
+            if character == '\n' {
+                lines.push(Line { first_char: index + 1, first_byte: byte + 1 });
+            }
+        }
+        Self { lines: lines.into() }
+    }
+
+    /// Returns the 1-based character of a location; nothing for the empty location.
+    pub fn character(&self, at: Location) -> Option<usize> {
+        let line = self.line(at)?;
+        Some(line.first_char + usize::try_from(at.column).ok()?)
+    }
+
+    /// Returns the 1-based character where a span starts.
+    pub fn start(&self, span: Span) -> Option<usize> {
+        self.character(span.start)
+    }
+
+    /// Returns the byte of a location in the text that this was built from.
+    pub fn byte(&self, text: &str, at: Location) -> Option<usize> {
+        let line = self.line(at)?;
+        let columns = usize::try_from(at.column).ok()?.checked_sub(1)?;
+        let rest = text.get(line.first_byte..)?;
+        let within = rest.char_indices().nth(columns).map_or(rest.len(), |(byte, _)| byte);
+        Some(line.first_byte + within)
+    }
+
+    fn line(&self, at: Location) -> Option<Line> {
+        let index = usize::try_from(at.line).ok()?.checked_sub(1)?;
+        self.lines.get(index).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_location_after_a_line_break_counts_characters_not_bytes() {
+        let text = "sélect\n  ü x";
+        let positions = Positions::new(text);
+        let at = Location { line: 2, column: 5 };
+        assert_eq!(positions.character(at), Some(12));
+        let byte = positions.byte(text, at).unwrap();
+        assert_eq!(&text[byte..], "x");
+        assert_eq!(positions.character(Location { line: 0, column: 0 }), None);
+    }
+}
