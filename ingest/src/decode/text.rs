@@ -1,0 +1,211 @@
+//! Text to instants, dates, times and decimals, strictly.
+
+use everwhen_storage::ValidTime;
+
+/// Parses an RFC 3339 instant to microseconds since the Unix epoch.
+///
+/// # Errors
+/// For anything else, for dates that do not exist and for precision finer than a microsecond.
+pub fn instant(text: &str) -> Result<i64, String> {
+    if let Some(micros) = utc_instant(text.as_bytes()) {
+        return Ok(micros);
+    }
+    ValidTime::parse(text).map(ValidTime::micros).map_err(|error| error.to_string())
+}
+
+/// The common form `YYYY-MM-DDTHH:MM:SS[.ffffff]Z`, without a detour; nothing for any other.
+fn utc_instant(text: &[u8]) -> Option<i64> {
+    let (body, zone) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if zone != b"Z" || body.len() < 19 || body[10] != b'T' || body[13] != b':' || body[16] != b':' {
+        return None;
+    }
+    let days = days(body.get(..10)?)?;
+    let (hour, minute, second) =
+        (digits(&body[11..13])?, digits(&body[14..16])?, digits(&body[17..19])?);
+    if hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let micros = match body.get(19..)? {
+        [] => 0,
+        [b'.', fraction @ ..] => fraction_micros(fraction)?,
+        _ => return None,
+    };
+    Some((days * 86_400 + hour * 3_600 + minute * 60 + second) * 1_000_000 + micros)
+}
+
+fn fraction_micros(fraction: &[u8]) -> Option<i64> {
+    let missing = 6_usize.checked_sub(fraction.len())?;
+    if fraction.is_empty() {
+        return None;
+    }
+    Some(digits(fraction)? * 10_i64.pow(u32::try_from(missing).ok()?))
+}
+
+fn digits(text: &[u8]) -> Option<i64> {
+    text.iter().try_fold(0_i64, |number, byte| {
+        byte.is_ascii_digit().then(|| number * 10 + i64::from(byte - b'0'))
+    })
+}
+
+/// Days since the Unix epoch of `YYYY-MM-DD`, where the date exists.
+fn days(text: &[u8]) -> Option<i64> {
+    if text.len() != 10 || text[4] != b'-' || text[7] != b'-' {
+        return None;
+    }
+    let (year, month, day) = (digits(&text[..4])?, digits(&text[5..7])?, digits(&text[8..])?);
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let month_days = match month {
+        4 | 6 | 9 | 11 => 30,
+        2 if leap => 29,
+        2 => 28,
+        1..=12 => 31,
+        _ => return None,
+    };
+    if !(1..=month_days).contains(&day) {
+        return None;
+    }
+    // Counted in years that begin in March, so that the leap day is the last of its year.
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    Some(era * 146_097 + day_of_era - 719_468)
+}
+
+/// Parses `YYYY-MM-DD` to days since the Unix epoch.
+///
+/// # Errors
+/// For anything else and for dates that do not exist.
+pub fn date(text: &str) -> Result<i32, String> {
+    days(text.as_bytes())
+        .and_then(|days| i32::try_from(days).ok())
+        .ok_or_else(|| format!("\"{text}\" is no date that exists"))
+}
+
+/// Parses `HH:MM:SS[.ffffff]` to microseconds since midnight.
+///
+/// # Errors
+/// For anything else.
+pub fn time(text: &str) -> Result<i64, String> {
+    let parse = || {
+        let bytes = text.as_bytes();
+        if bytes.len() < 8 || bytes[2] != b':' || bytes[5] != b':' {
+            return None;
+        }
+        let (hour, minute, second) =
+            (digits(&bytes[..2])?, digits(&bytes[3..5])?, digits(&bytes[6..8])?);
+        let micros = match &bytes[8..] {
+            [] => 0,
+            [b'.', fraction @ ..] => fraction_micros(fraction)?,
+            _ => return None,
+        };
+        let valid = hour < 24 && minute < 60 && second < 60;
+        valid.then_some((hour * 3_600 + minute * 60 + second) * 1_000_000 + micros)
+    };
+    parse().ok_or_else(|| format!("\"{text}\" is no time of day"))
+}
+
+/// Decimal digits before the point that decimal(38, 9) holds.
+const INTEGER_DIGITS_MAX: i64 = 29;
+
+/// Parses a number exactly to its unscaled decimal(38, 9): the number times 10^9.
+///
+/// # Errors
+/// For text that is no number, and for numbers that do not fit exactly.
+pub fn decimal(text: &str) -> Result<i128, String> {
+    let bad = || format!("\"{text}\" is no decimal(38,9)");
+    let (sign, unsigned) = match text.as_bytes() {
+        [b'-', ..] => (-1, &text[1..]),
+        _ => (1, text),
+    };
+    let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i64>().map_err(|_| bad())?),
+        None => (unsigned, 0),
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || !all_digits(whole) || !all_digits(fraction) {
+        return Err(bad());
+    }
+    let number = format!("{whole}{fraction}");
+    let number = number.trim_start_matches('0');
+    let trimmed = number.trim_end_matches('0');
+    if trimmed.is_empty() {
+        return Ok(0);
+    }
+    // The value is trimmed * 10^power, and must be a multiple of 10^-9.
+    let length = |text: &str| i64::try_from(text.len()).map_err(|_| bad());
+    let power = exponent
+        .checked_sub(length(fraction)?)
+        .and_then(|power| power.checked_add(length(number).ok()? - length(trimmed).ok()?))
+        .and_then(|power| power.checked_add(9))
+        .ok_or_else(bad)?;
+    if power < 0 || length(trimmed)? + power > INTEGER_DIGITS_MAX + 9 {
+        return Err(bad());
+    }
+    let digits: i128 = trimmed.parse().map_err(|_| bad())?;
+    let scale = u32::try_from(power).map_err(|_| bad())?;
+    Ok(sign * digits * 10_i128.pow(scale))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{date, decimal, instant, time};
+    use everwhen_storage::ValidTime;
+
+    #[test]
+    fn the_short_way_to_an_instant_agrees_with_the_long_one() {
+        for text in [
+            "1970-01-01T00:00:00Z",
+            "2026-01-05T09:00:00Z",
+            "2024-02-29T23:59:59.999999Z",
+            "2000-03-01T00:00:00.5Z",
+            "1969-12-31T23:59:59.123Z",
+            "0001-01-01T00:00:00Z",
+            "9999-12-30T22:00:00.999999Z",
+        ] {
+            let long = ValidTime::parse(text).expect("an instant").micros();
+            assert_eq!(super::utc_instant(text.as_bytes()), Some(long), "{text}");
+        }
+        assert_eq!(instant("2026-01-05T10:00:00+01:00"), instant("2026-01-05T09:00:00Z"));
+    }
+
+    #[test]
+    fn instants_that_are_none_are_refused() {
+        for text in [
+            "",
+            "Z",
+            "now",
+            "2026-02-30T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-01-05T09:00:00.1234567Z",
+            "2026-01-05T25:00:00Z",
+            "1767604800",
+        ] {
+            assert!(instant(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn dates_and_times_must_exist() {
+        assert_eq!(date("1970-01-02"), Ok(1));
+        assert_eq!(date("2024-02-29"), Ok(19_782));
+        assert!(date("2023-02-29").is_err() && date("2024-2-29").is_err());
+        assert_eq!(time("01:00:00.5"), Ok(3_600_500_000));
+        assert!(time("24:00:00").is_err() && time("1:00").is_err());
+    }
+
+    #[test]
+    fn decimals_are_exact_or_refused() {
+        assert_eq!(decimal("1.5"), Ok(1_500_000_000));
+        assert_eq!(decimal("-0.000000001"), Ok(-1));
+        assert_eq!(decimal("1e3"), Ok(1_000_000_000_000));
+        assert_eq!(decimal("12.50e-1"), Ok(1_250_000_000));
+        assert_eq!(decimal("0.10000000000000"), Ok(100_000_000));
+        assert_eq!(decimal("0e999"), Ok(0));
+        assert!(decimal("0.0000000001").is_err());
+        assert!(decimal("1e29").is_err() && decimal("1e28").is_ok());
+        assert!(decimal("abc").is_err() && decimal("").is_err() && decimal("1.2.3").is_err());
+    }
+}
