@@ -1,0 +1,1 @@
+//! Empty: this crate only unifies dependency features, see its `Cargo.toml`.
