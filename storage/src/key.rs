@@ -213,14 +213,6 @@ pub(crate) fn duration_class(period: &Period<ValidTime>) -> u8 {
     u8::try_from(length.ilog2()).unwrap_or(CLASS_OPEN)
 }
 
-/// Returns the `assertions` key of an assertion.
-pub(crate) fn assertion(row_prefix: &[u8], class: u8, at: &Position) -> Vec<u8> {
-    let mut out = Vec::with_capacity(row_prefix.len() + ASSERTION_SUFFIX);
-    out.extend_from_slice(row_prefix);
-    out.extend_from_slice(&assertion_suffix(class, at));
-    out
-}
-
 /// Returns the part of an `assertions` key after the row prefix.
 pub(crate) fn assertion_suffix(class: u8, at: &Position) -> [u8; ASSERTION_SUFFIX] {
     let mut out = [0; ASSERTION_SUFFIX];
@@ -451,6 +443,34 @@ fn take_value(bytes: &mut &[u8], kind: &ColumnType) -> Result<Value> {
         _ => return Err(damaged("a type that cannot stand in a key")),
     };
     Ok(value)
+}
+
+/// True where the bytes are a key of these types.
+pub(crate) fn is_key_of(mut bytes: &[u8], kinds: &[ColumnType]) -> bool {
+    for kind in kinds {
+        let length = match kind {
+            ColumnType::Bool => Some(1),
+            ColumnType::Int64 | ColumnType::Timestamp | ColumnType::Date => Some(8),
+            ColumnType::Text | ColumnType::Bytes => escaped_length(bytes),
+            _ => None,
+        };
+        match length.and_then(|length| bytes.get(length..)) {
+            Some(rest) => bytes = rest,
+            None => return false,
+        }
+    }
+    bytes.is_empty()
+}
+
+/// Returns the length of an escaped text with its end.
+fn escaped_length(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        at += bytes.get(at..)?.iter().position(|b| *b == 0)? + 2;
+        if bytes.get(at - 1) == Some(&1) {
+            return Some(at);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! [`writer`] (the only place that gives out tx ids and system times), [`view`] (reads at a tx).
 
 pub mod assertion;
+mod assertions;
 pub mod batch;
 mod boundaries;
 mod changes;
@@ -12,27 +13,37 @@ pub mod clock;
 pub mod definitions;
 mod engine;
 mod error;
+mod event_ids;
+mod failpoint;
 mod families;
 mod index;
+mod index_fill;
+mod journal;
 mod key;
+mod meta;
 mod row;
 mod scan;
 pub mod schema;
+mod state;
 pub mod store;
 pub mod time;
+mod timeline;
 pub mod tx;
 pub mod value;
 pub mod view;
+mod writer;
 
 pub use assertion::{AssertedFrom, Assertion, EventId, Op};
-pub use batch::{Event, 
-    Batch, Committed, DeadLetter, Origin, SourceAdvance, SourcePosition, Tx, TxOutcome, Write,
-    WriteKind,
+pub use batch::{
+    Batch, Committed, DeadLetter, Event, Origin, SourceAdvance, SourcePosition, Tx, TxOutcome,
+    Write, WriteKind,
 };
 pub use clock::{Clock, ManualClock, RealClock};
 pub use definitions::{Definition, DefinitionChange, DefinitionKind, Definitions, IndexDef};
 pub use error::{Error, Result};
-pub use schema::{ColumnDef, ColumnId, ColumnType, IndexId, Precedence, RowKey, TableDef, TableId, Tenant};
+pub use schema::{
+    ColumnDef, ColumnId, ColumnType, IndexId, Precedence, RowKey, TableDef, TableId, Tenant,
+};
 pub use store::{JournalEntry, Options, Store, Turn};
 pub use time::{Period, SystemTime, ValidTime};
 pub use tx::{Basis, TxId};

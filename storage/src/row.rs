@@ -136,10 +136,6 @@ impl LevelSet {
         self.0 == 0
     }
 
-    pub(crate) fn contains(self, level: u8) -> bool {
-        self.0 & (1 << level.min(Self::OPEN_BIT)) != 0
-    }
-
     /// Returns the members, lowest first.
     pub(crate) fn iter(self) -> impl Iterator<Item = u8> {
         let mut rest = self.0;

@@ -2,17 +2,28 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
+use crossbeam_channel::{Sender, TrySendError};
+use parking_lot::{Mutex, RwLock};
+use rocksdb::WriteBatch;
 use tokio::sync::{oneshot, watch};
 
 use crate::batch::{Batch, Committed, DeadLetter};
 use crate::clock::Clock;
-use crate::definitions::{Definitions, IndexDef};
-use crate::error::Result;
+use crate::definitions::{DefinitionChange, Definitions, IndexDef};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::families::Family;
 use crate::schema::{IndexId, Tenant};
+use crate::state::State;
 use crate::time::SystemTime;
 use crate::tx::{Basis, TxId};
 use crate::view::View;
+use crate::writer::{self, Answer, Request, Writer};
+use crate::{index_fill, journal, meta};
+
+pub use crate::journal::JournalEntry;
 
 /// How to open a store.
 #[derive(Clone)]
@@ -28,10 +39,27 @@ pub struct Options {
 
 /// The store. Cheap to clone; closes when the last clone goes or at [`Store::close`].
 #[derive(Clone)]
-pub struct Store {}
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Arc<State>,
+    incarnation: String,
+    /// Gone once the store is closed; a read that is under way keeps its own.
+    engine: RwLock<Option<Arc<Engine>>>,
+    requests: Sender<Request>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    /// One index is added at a time.
+    indexing: Mutex<()>,
+}
 
 /// The writer's exclusive turn: nothing else commits until it is used or dropped.
-pub struct Turn {}
+pub struct Turn {
+    basis: Basis,
+    definitions: Arc<Definitions>,
+    commit: Sender<(Batch, Answer)>,
+}
 
 impl Store {
     /// Opens or makes the store at a path.
@@ -39,23 +67,54 @@ impl Store {
     /// # Errors
     /// [`crate::Error::InUse`] where another process holds it, [`crate::Error::Format`] where it
     /// is of another format.
-    pub fn open(_options: Options) -> Result<Self> {
-        unimplemented!()
+    pub fn open(options: Options) -> Result<Self> {
+        let engine = Arc::new(Engine::open(&options.path, options.block_cache_bytes)?);
+        let last = journal::last(&engine)?;
+        let latest = last.map_or((TxId::ZERO, SystemTime::BEGIN), |entry| {
+            (entry.last_tx(), entry.system_time_of(entry.last_tx()))
+        });
+        let state = Arc::new(State::new(
+            options.clock,
+            latest,
+            meta::now_floor(&engine)?,
+            meta::definitions(&engine)?,
+            meta::tenants(&engine)?,
+        ));
+        let (requests, waiting) = crossbeam_channel::bounded(writer::QUEUE_BATCHES_MAX);
+        let writer = Writer::new(Arc::clone(&engine), Arc::clone(&state), waiting, options.sync)?;
+        let thread = std::thread::Builder::new()
+            .name("everwhen-writer".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|source| Error::Io { path: "writer thread".to_owned(), source })?;
+        let incarnation = engine.incarnation().to_owned();
+        let shared = Shared {
+            state,
+            incarnation,
+            engine: RwLock::new(Some(engine)),
+            requests,
+            writer: Mutex::new(Some(thread)),
+            indexing: Mutex::new(()),
+        };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Stops the writer after the work it holds, flushes and closes. Later calls answer `Closed`.
     pub fn close(&self) -> Result<()> {
-        unimplemented!()
+        self.shared.close()
     }
 
     /// Returns the data directory's incarnation id, renewed by restore.
     pub fn incarnation(&self) -> String {
-        unimplemented!()
+        self.shared.incarnation.clone()
     }
 
     /// Returns the clock the store was opened with.
     pub fn clock(&self) -> &Arc<dyn Clock> {
-        unimplemented!()
+        self.shared.state.clock()
+    }
+
+    fn engine(&self) -> Result<Arc<Engine>> {
+        self.shared.engine.read().clone().ok_or(Error::Closed)
     }
 
     /// Hands a batch to the writer; the receiver answers when it is durable.
@@ -63,127 +122,226 @@ impl Store {
     /// Batches are committed in the order of these calls; several waiting ones share one sync.
     /// Blocks while the writer's queue is full (bounded): call it off the async threads or use
     /// [`Store::write`].
-    pub fn submit(&self, _batch: Batch) -> Result<oneshot::Receiver<Result<Committed>>> {
-        unimplemented!()
+    pub fn submit(&self, batch: Batch) -> Result<oneshot::Receiver<Result<Committed>>> {
+        let (answer, answered) = oneshot::channel();
+        writer::send(&self.shared.requests, Request::Write(batch, answer))?;
+        Ok(answered)
     }
 
     /// Hands a batch to the writer and waits, without blocking an async thread.
-    pub async fn write(&self, _batch: Batch) -> Result<Committed> {
-        unimplemented!()
+    pub async fn write(&self, batch: Batch) -> Result<Committed> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(Request::Write(batch, answer)).await?;
+        answered.await.map_err(|_| Error::Closed)?
     }
 
     /// Waits for the writer's turn: to read, decide and write with nothing in between.
     pub async fn turn(&self) -> Result<Turn> {
-        unimplemented!()
+        let (grant, granted) = oneshot::channel();
+        self.ask(Request::Turn(grant)).await?;
+        granted.await.map_err(|_| Error::Closed)?
+    }
+
+    async fn ask(&self, request: Request) -> Result<()> {
+        match self.shared.requests.try_send(request) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Disconnected(_)) => Err(Error::Closed),
+            Err(TrySendError::Full(request)) => {
+                let requests = self.shared.requests.clone();
+                let sent = tokio::task::spawn_blocking(move || writer::send(&requests, request));
+                sent.await.map_err(|_| Error::Closed)?
+            }
+        }
     }
 
     /// Returns the latest committed basis: the last tx, and `now` = max(clock, its system time),
     /// which never goes back, over restarts too.
     pub fn latest(&self) -> Basis {
-        unimplemented!()
+        self.shared.state.basis()
     }
 
     /// Returns a receiver that wakes on every commit.
     pub fn watch_tx(&self) -> watch::Receiver<TxId> {
-        unimplemented!()
+        self.shared.state.watch()
     }
 
     /// Runs `read` over a consistent view of everything up to `tx`. Blocking: reads disk.
     ///
     /// # Errors
     /// [`crate::Error::Unreached`] where `tx` is later than the store.
-    pub fn read<T>(&self, _tx: TxId, _read: impl FnOnce(&View<'_>) -> Result<T>) -> Result<T> {
-        unimplemented!()
+    pub fn read<T>(&self, tx: TxId, read: impl FnOnce(&View<'_>) -> Result<T>) -> Result<T> {
+        let engine = self.engine()?;
+        let latest = self.shared.state.latest().0;
+        if tx > latest {
+            return Err(Error::Unreached { asked: tx.get(), latest: latest.get() });
+        }
+        let view = View::new(&engine, tx, || self.shared.state.newest());
+        read(&view)
     }
 
     /// Returns the definitions in force now.
     pub fn definitions(&self) -> Arc<Definitions> {
-        unimplemented!()
+        self.shared.state.definitions()
     }
 
     /// Returns the definitions in force at a tx.
-    pub fn definitions_at(&self, _tx: TxId) -> Arc<Definitions> {
-        unimplemented!()
+    pub fn definitions_at(&self, tx: TxId) -> Arc<Definitions> {
+        self.shared.state.definitions_at(tx)
     }
 
     /// Returns the tenants that have been written to, in order.
     pub fn tenants(&self) -> Vec<Tenant> {
-        unimplemented!()
+        self.shared.state.tenants()
     }
 
     /// Returns the last transaction whose system time is at or before `at` (`TxId::ZERO` if none).
-    pub fn tx_at(&self, _at: SystemTime) -> Result<TxId> {
-        unimplemented!()
+    pub fn tx_at(&self, at: SystemTime) -> Result<TxId> {
+        journal::tx_at(&*self.engine()?, at, self.shared.state.latest().0)
     }
 
-    /// Returns the system time of a committed transaction.
-    pub fn system_time(&self, _tx: TxId) -> Result<SystemTime> {
-        unimplemented!()
+    /// Returns the system time of a committed transaction; the start of time for `TxId::ZERO`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Unreached`] where `tx` is later than the store.
+    pub fn system_time(&self, tx: TxId) -> Result<SystemTime> {
+        journal::system_time(&*self.engine()?, tx, self.shared.state.latest().0)
     }
 
     /// Returns journal entries of transactions `from..=to`, one a batch, in order.
-    pub fn journal(&self, _from: TxId, _to: TxId) -> Result<Vec<JournalEntry>> {
-        unimplemented!()
+    pub fn journal(&self, from: TxId, to: TxId) -> Result<Vec<JournalEntry>> {
+        journal::entries(&*self.engine()?, from, to)
     }
 
     /// Returns the next offset to read of each partition of a stream: (topic, partition, offset).
-    pub fn source_offsets(&self, _stream: &str) -> Result<Vec<(String, i32, i64)>> {
-        unimplemented!()
+    pub fn source_offsets(&self, stream: &str) -> Result<Vec<(String, i32, i64)>> {
+        let sources = meta::sources(&*self.engine()?)?;
+        let of_stream = sources.into_iter().filter(|((of, ..), _)| of == stream);
+        let mut offsets: Vec<_> =
+            of_stream.map(|((_, topic, partition), next)| (topic, partition, next)).collect();
+        offsets.sort_unstable();
+        Ok(offsets)
     }
 
     /// Returns dead letters with ids above `after`, in order, at most `limit`.
-    pub fn dead_letters(&self, _after: u64, _limit: usize) -> Result<Vec<DeadLetter>> {
-        unimplemented!()
+    pub fn dead_letters(&self, after: u64, limit: usize) -> Result<Vec<DeadLetter>> {
+        meta::dead_letters(&*self.engine()?, after, limit)
     }
 
     /// Adds an index over columns of a table and enters all rows that are there; returns its id
-    /// once it is ready. An equal one is returned as it is. Blocking.
-    pub fn ensure_index(&self, _index: IndexDef) -> Result<IndexId> {
-        unimplemented!()
+    /// once it is ready. An equal one is returned as it is. Blocking. The id of `index` is ignored.
+    pub fn ensure_index(&self, index: IndexDef) -> Result<IndexId> {
+        let _one_at_a_time = self.shared.indexing.lock();
+        let definitions = self.definitions();
+        let known = definitions
+            .indexes
+            .values()
+            .find(|known| known.table == index.table && known.columns == index.columns);
+        let mut entry = match known {
+            Some(known) if known.ready => return Ok(known.id),
+            Some(known) => IndexDef::clone(known),
+            None => {
+                let id = IndexId(definitions.next_index);
+                let entry = IndexDef { id, ready: false, ..index };
+                self.define(DefinitionChange::Index(entry.clone()))?;
+                entry
+            }
+        };
+        // The writer enters all that comes from here on, so what was there before is the rest.
+        index_fill::fill(&*self.engine()?, &self.definitions(), &self.tenants(), &entry)?;
+        entry.ready = true;
+        self.define(DefinitionChange::Index(entry.clone()))?;
+        Ok(entry.id)
+    }
+
+    fn define(&self, change: DefinitionChange) -> Result<()> {
+        let batch = Batch { definitions: vec![change], ..Batch::default() };
+        let answered = self.submit(batch)?;
+        answered.blocking_recv().map_err(|_| Error::Closed)??;
+        Ok(())
     }
 
     /// Reads one entry of the `cursors` family (the projector's durable state).
-    pub fn cursor(&self, _key: &[u8]) -> Result<Option<Vec<u8>>> {
-        unimplemented!()
+    pub fn cursor(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.engine()?.get(Family::Cursors, key)
     }
 
     /// Reads the entries of the `cursors` family under a prefix, in key order, at most `limit`.
-    pub fn cursors(&self, _prefix: &[u8], _limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        unimplemented!()
+    pub fn cursors(&self, prefix: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let mut found = Vec::new();
+        if limit > 0 {
+            self.engine()?.each_from(Family::Cursors, prefix, prefix, |key, value| {
+                found.push((key.to_vec(), value.to_vec()));
+                Ok(found.len() < limit)
+            })?;
+        }
+        Ok(found)
     }
 
     /// Writes entries of the `cursors` family in one atomic write, synced where `sync` says;
     /// `None` deletes.
-    pub fn put_cursors(&self, _entries: &[(Vec<u8>, Option<Vec<u8>>)], _sync: bool) -> Result<()> {
-        unimplemented!()
+    pub fn put_cursors(&self, entries: &[(Vec<u8>, Option<Vec<u8>>)], sync: bool) -> Result<()> {
+        let engine = self.engine()?;
+        let family = engine.family(Family::Cursors);
+        let mut writes = WriteBatch::default();
+        for (key, value) in entries {
+            match value {
+                Some(value) => writes.put_cf(family, key, value),
+                None => writes.delete_cf(family, key),
+            }
+        }
+        engine.write(writes, sync)
     }
 }
 
-/// One batch of the journal: consecutive transactions with one base of system time.
-#[derive(Debug, Clone)]
-pub struct JournalEntry {
-    pub first_tx: TxId,
-    pub count: u64,
-    /// System time of `first_tx`; each later transaction of the batch is 1 us later.
-    pub system_time: SystemTime,
-    pub origin: crate::batch::Origin,
-    /// Source positions by transaction, where they came from a source.
-    pub positions: Vec<(TxId, crate::batch::SourcePosition)>,
+impl Shared {
+    fn close(&self) -> Result<()> {
+        if let Some(writer) = self.writer.lock().take() {
+            let stopped = writer::send(&self.requests, Request::Stop);
+            if writer.join().is_err() {
+                tracing::error!("the writer ended by a panic");
+            }
+            self.engine.write().take();
+            stopped?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::error!(%error, "the store did not close in order");
+        }
+    }
 }
 
 impl Turn {
+    pub(crate) const fn new(
+        basis: Basis,
+        definitions: Arc<Definitions>,
+        commit: Sender<(Batch, Answer)>,
+    ) -> Self {
+        Self { basis, definitions, commit }
+    }
+
     /// Returns the basis to read at: the last tx, with now = the system time the turn's tx will get.
     pub fn basis(&self) -> Basis {
-        unimplemented!()
+        self.basis
     }
 
     /// Returns the definitions in force.
     pub fn definitions(&self) -> Arc<Definitions> {
-        unimplemented!()
+        Arc::clone(&self.definitions)
     }
 
     /// Commits with the promised system time and ends the turn. At most one of `batch.txs`.
-    pub async fn commit(self, _batch: Batch) -> Result<Committed> {
-        unimplemented!()
+    pub async fn commit(self, batch: Batch) -> Result<Committed> {
+        let (answer, answered) = oneshot::channel();
+        self.commit.send((batch, answer)).map_err(|_| Error::Closed)?;
+        answered.await.map_err(|_| Error::Closed)?
     }
 }
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

@@ -80,9 +80,7 @@ fn parse_micros(text: &str) -> Result<i64> {
         .parse::<jiff::civil::DateTime>()
         .or_else(|_| text.parse::<jiff::civil::Date>().map(|date| date.at(0, 0, 0, 0)))
         .map_err(|_| bad("not an RFC 3339 instant or a date that exists"))?;
-    let zoned = civil
-        .to_zoned(jiff::tz::TimeZone::UTC)
-        .map_err(|_| bad("out of range"))?;
+    let zoned = civil.to_zoned(jiff::tz::TimeZone::UTC).map_err(|_| bad("out of range"))?;
     Ok(zoned.timestamp().as_microsecond())
 }
 

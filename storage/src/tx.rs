@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::time::ValidTime;
 
 /// The place of a committed transaction; consecutive in commit order, from 1. 0 is the empty store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct TxId(u64);
 

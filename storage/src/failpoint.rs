@@ -1,0 +1,54 @@
+//! Named places in the write path where a test can end the process.
+//!
+//! Off unless the environment says `EVERWHEN_FAILPOINTS="name=abort;other=abort@3"` when the
+//! process starts: abort at the first, or the third, time the place is passed.
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+static ARMED: OnceLock<HashMap<String, AtomicU64>> = OnceLock::new();
+
+/// Ends the process at once where the place is armed and its count is reached.
+pub(crate) fn pass(name: &str) {
+    let armed = ARMED.get_or_init(|| {
+        std::env::var("EVERWHEN_FAILPOINTS").map(|text| parse(&text)).unwrap_or_default()
+    });
+    if armed.is_empty() {
+        return;
+    }
+    if let Some(left) = armed.get(name)
+        && left.fetch_sub(1, Ordering::SeqCst) == 1
+    {
+        tracing::error!(failpoint = name, "process ends at a failpoint");
+        std::process::abort();
+    }
+}
+
+fn parse(text: &str) -> HashMap<String, AtomicU64> {
+    text.split(';')
+        .filter_map(|entry| {
+            let (name, action) = entry.trim().split_once('=')?;
+            let count = match action.split_once('@') {
+                Some(("abort", count)) => count.parse().ok()?,
+                None if action == "abort" => 1,
+                _ => return None,
+            };
+            Some((name.to_owned(), AtomicU64::new(count)))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_aborts_are_understood() {
+        let armed = parse("writer.before_commit=abort; b=abort@3;c=panic;;d");
+        let mut names: Vec<_> = armed.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["b", "writer.before_commit"]);
+        assert_eq!(armed["b"].load(Ordering::SeqCst), 3);
+    }
+}

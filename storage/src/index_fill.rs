@@ -1,0 +1,65 @@
+//! Entering into a new index the rows that were there before it.
+
+use rocksdb::WriteBatch;
+
+use crate::definitions::{Definitions, IndexDef};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::families::Family;
+use crate::key;
+use crate::row::{ArchiveHeader, CurrentHeader, DocumentView, TimelineHeader};
+use crate::schema::Tenant;
+use crate::writer::tables::Tables;
+
+/// Entries written at once.
+const ENTRIES_MAX: usize = 10_000;
+
+/// Enters every row of the index's table, of all tenants and all times; entering one twice does no
+/// harm. Cost: reads the table's whole history.
+pub(crate) fn fill(
+    engine: &Engine,
+    definitions: &Definitions,
+    tenants: &[Tenant],
+    index: &IndexDef,
+) -> Result<()> {
+    let tables = Tables::new(definitions);
+    let table = tables.get(index.table)?;
+    let into = engine.family(Family::Indexes);
+    for tenant in tenants {
+        let prefix = key::table_prefix(tenant, index.table);
+        let mut writes = WriteBatch::default();
+        let mut enter = |row_key: &[u8], document: &[u8]| -> Result<bool> {
+            let document = DocumentView::read(document)?;
+            if let Some(mut entry) = table.index_prefix(index, row_key, &document)? {
+                key::put_tenant(&mut entry, tenant);
+                entry.extend_from_slice(row_key);
+                writes.put_cf(into, entry, []);
+            }
+            if writes.len() >= ENTRIES_MAX {
+                engine.write(std::mem::take(&mut writes), false)?;
+            }
+            Ok(true)
+        };
+        for (family, suffix) in [
+            (Family::Current, 0),
+            (Family::Timeline, key::TIMELINE_SUFFIX),
+            (Family::Archive, key::ARCHIVE_SUFFIX),
+        ] {
+            engine.each_from(family, &prefix, &prefix, |key, value| {
+                let row_key = key::without_suffix(&key[prefix.len()..], suffix)?;
+                match family {
+                    Family::Current => {
+                        let (header, document) = CurrentHeader::read(value)?;
+                        if header.tombstone { Ok(true) } else { enter(row_key, document) }
+                    }
+                    Family::Timeline => enter(row_key, TimelineHeader::read(value)?.1),
+                    Family::Archive => enter(row_key, ArchiveHeader::read(value)?.1),
+                    _ => Err(Error::Corrupt { what: "index", why: "no row family".to_owned() }),
+                }
+            })?;
+        }
+        engine.write(writes, false)?;
+    }
+    // The batch that marks the index ready is synced after these, in the same log.
+    Ok(())
+}

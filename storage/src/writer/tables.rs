@@ -1,0 +1,206 @@
+//! The tables as the writer needs them, and the check of what it is handed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::assertion::{AssertedFrom, Assertion, Op};
+use crate::batch::{Batch, Write, WriteKind};
+use crate::definitions::{DefinitionChange, Definitions, IndexDef};
+use crate::error::{Error, Result};
+use crate::key;
+use crate::row::{Document, DocumentView};
+use crate::schema::{ColumnId, ColumnType, Precedence, RowKey, TableDef, TableId};
+use crate::time::SystemTime;
+use crate::value::Value;
+
+/// One table, with what a write looks up in it.
+pub(crate) struct Table {
+    def: Arc<TableDef>,
+    pub(crate) precedence: Precedence,
+    key_kinds: Vec<ColumnType>,
+    /// Types of the columns that are not of the key, by id.
+    kinds: HashMap<ColumnId, ColumnType>,
+    required: Vec<ColumnId>,
+    indexes: Vec<Arc<IndexDef>>,
+}
+
+/// The tables in force.
+#[derive(Default)]
+pub(crate) struct Tables(HashMap<TableId, Arc<Table>>);
+
+fn refused(reason: impl Into<String>) -> Error {
+    Error::Refused { reason: reason.into() }
+}
+
+impl Table {
+    fn new(def: &Arc<TableDef>, definitions: &Definitions) -> Self {
+        let others = || def.columns.iter().filter(|column| !def.is_key(column.id));
+        let key = def.key.iter().filter_map(|id| def.column_by_id(*id));
+        let indexes = definitions.indexes.values().filter(|index| index.table == def.id);
+        Self {
+            precedence: def.precedence,
+            key_kinds: key.map(|column| column.kind.clone()).collect(),
+            kinds: others().map(|column| (column.id, column.kind.clone())).collect(),
+            required: others().filter(|c| !c.nullable).map(|column| column.id).collect(),
+            indexes: indexes.cloned().collect(),
+            def: Arc::clone(def),
+        }
+    }
+
+    /// Calls `each` with the start of every index key that a document gives rise to.
+    pub(crate) fn index_entries(
+        &self,
+        row_key: &[u8],
+        document: &Document,
+        mut each: impl FnMut(Vec<u8>),
+    ) -> Result<()> {
+        if self.indexes.is_empty() {
+            return Ok(());
+        }
+        let view = document.view()?;
+        for index in &self.indexes {
+            if let Some(prefix) = self.index_prefix(index, row_key, &view)? {
+                each(prefix);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the start of one index's key; nothing where a value is NULL.
+    pub(crate) fn index_prefix(
+        &self,
+        index: &IndexDef,
+        row_key: &[u8],
+        document: &DocumentView<'_>,
+    ) -> Result<Option<Vec<u8>>> {
+        let mut values = Vec::with_capacity(index.columns.len());
+        for column in &index.columns {
+            let value = match self.def.key.iter().position(|id| id == column) {
+                Some(at) => {
+                    let kinds: Vec<&ColumnType> = self.key_kinds.iter().collect();
+                    let decoded = RowKey(row_key.to_vec()).decode(&kinds)?;
+                    decoded.into_iter().nth(at)
+                }
+                None => document.get(*column)?,
+            };
+            match value {
+                Some(value) => values.push(value),
+                None => return Ok(None),
+            }
+        }
+        key::index_prefix(index.id, &values)
+    }
+
+    fn check(&self, write: &Write, system_time: SystemTime) -> Result<()> {
+        let WriteKind::Assert { key, assertion, event } = &write.kind else {
+            return match self.precedence {
+                Precedence::Effective => Ok(()),
+                Precedence::Recorded => Err(refused("a retraction in a RECORDED table")),
+            };
+        };
+        if event.is_some() && self.precedence == Precedence::Recorded {
+            return Err(refused(format!("an event id for RECORDED table {}", self.def.name)));
+        }
+        if !key::is_key_of(&key.0, &self.key_kinds) {
+            return Err(refused(format!("a key that is not of table {}", self.def.name)));
+        }
+        let empty = match assertion.from {
+            AssertedFrom::At(from) => from >= assertion.to,
+            AssertedFrom::SystemTime => assertion.to.micros() <= system_time.micros(),
+        };
+        if empty {
+            let from = match assertion.from {
+                AssertedFrom::At(from) => from.to_string(),
+                AssertedFrom::SystemTime => system_time.to_string(),
+            };
+            return Err(Error::EmptyPeriod { from, to: assertion.to.to_string() });
+        }
+        self.check_fields(assertion)
+    }
+
+    fn check_fields(&self, assertion: &Assertion) -> Result<()> {
+        for (id, value) in assertion.fields.fields() {
+            let kind = self.kinds.get(id).ok_or_else(|| {
+                refused(format!("table {} has no column {} beside its key", self.def.name, id.0))
+            })?;
+            if !kind.admits(value) {
+                return Err(refused(format!(
+                    "a value of column {} of table {} is no {kind}",
+                    id.0, self.def.name
+                )));
+            }
+        }
+        if assertion.op == Op::Put {
+            let is_null = |id: &&ColumnId| assertion.fields.get(**id).is_none_or(Value::is_null);
+            if let Some(missing) = self.required.iter().find(is_null) {
+                return Err(refused(format!(
+                    "column {} of table {} is NULL",
+                    missing.0, self.def.name
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Tables {
+    /// Takes over the definitions in force.
+    pub(crate) fn new(definitions: &Definitions) -> Self {
+        let tables = definitions.tables.values();
+        Self(tables.map(|def| (def.id, Arc::new(Table::new(def, definitions)))).collect())
+    }
+
+    /// Returns a table.
+    pub(crate) fn get(&self, id: TableId) -> Result<&Arc<Table>> {
+        self.0.get(&id).ok_or_else(|| refused(format!("table {} does not exist", id.0)))
+    }
+
+    /// Checks a batch against the tables; `system_time` is that of its first transaction or before.
+    pub(crate) fn check(&self, batch: &Batch, system_time: SystemTime) -> Result<()> {
+        for write in batch.txs.iter().flat_map(|tx| &tx.writes) {
+            self.get(write.table)?.check(write, system_time)?;
+        }
+        Ok(())
+    }
+}
+
+/// Checks that ids and names of changed tables and indexes do not clash with those in force.
+pub(crate) fn check_definitions(
+    definitions: &Definitions,
+    changes: &[DefinitionChange],
+) -> Result<()> {
+    for change in changes {
+        match change {
+            DefinitionChange::Table(table) => {
+                let named = definitions.table(&table.name);
+                let numbered = definitions.table_by_id(table.id);
+                if named.is_some_and(|known| known.id != table.id)
+                    || numbered.is_some_and(|known| known.name != table.name)
+                    || (named.is_none() && table.id.0 < definitions.next_table)
+                {
+                    return Err(refused(format!("table id {} is taken", table.id.0)));
+                }
+                if table.key.is_empty()
+                    || table.key.iter().any(|id| table.column_by_id(*id).is_none())
+                {
+                    return Err(refused(format!("table {} has no key", table.name)));
+                }
+            }
+            DefinitionChange::Index(index) => {
+                let known = definitions.indexes.get(&index.id.0);
+                if known.is_some_and(|k| (k.table, &k.columns) != (index.table, &index.columns))
+                    || (known.is_none() && index.id.0 < definitions.next_index)
+                {
+                    return Err(refused(format!("index id {} is taken", index.id.0)));
+                }
+                if definitions.table_by_id(index.table).is_none() {
+                    return Err(refused("an index of a table that does not exist"));
+                }
+            }
+            DefinitionChange::DropTable(_)
+            | DefinitionChange::Put(_)
+            | DefinitionChange::Drop(..) => {}
+        }
+    }
+    Ok(())
+}
