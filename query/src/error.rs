@@ -57,6 +57,8 @@ pub enum SqlState {
     DuplicateObject,
     /// 42712: two tables of one FROM under one name.
     DuplicateAlias,
+    /// 42803: a column outside GROUP BY that is in no aggregate.
+    GroupingError,
     /// 42804: a value or expression of the wrong type.
     DatatypeMismatch,
     /// 42883: a function or operator that does not exist.
@@ -115,6 +117,7 @@ impl SqlState {
             Self::UndefinedObject => "42704",
             Self::DuplicateObject => "42710",
             Self::DuplicateAlias => "42712",
+            Self::GroupingError => "42803",
             Self::DatatypeMismatch => "42804",
             Self::UndefinedFunction => "42883",
             Self::UndefinedTable => "42P01",

@@ -1,15 +1,28 @@
 //! SQL at a basis: the temporal dialect, its statements, and their planning and running.
+//!
+//! A statement goes through [`dialect`] (text to tree), [`rewrite`] (every table reference gets
+//! its bounds), `read` (a plan over [`table`]s) and [`engine`] (runs it). Writes are in `write`.
 
+pub mod basis;
 mod bounds;
 pub mod columns;
+mod constants;
+mod diagnose;
 pub mod dialect;
 mod error;
 pub mod functions;
+mod params;
+pub mod plan;
+mod read;
 pub mod records;
 pub mod rewrite;
 pub mod scan_exec;
 pub mod session;
 pub mod statements;
+pub mod system_tables;
 pub mod table;
 
+pub use basis::{basis_token, parse_basis};
 pub use error::{Error, Result, SqlState};
+pub use params::Params;
+pub use system_tables::SystemTable;

@@ -1,0 +1,91 @@
+//! `everwhen.tables` and `everwhen.columns`: the definitions in force now.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use everwhen_storage::{ColumnType, Precedence, Store, Tenant, Value};
+
+use super::{SystemTable, batch_of, int, schema_of, text};
+use crate::error::Result;
+
+const TABLES: &[(&str, ColumnType)] = &[
+    ("table", ColumnType::Text),
+    ("key", ColumnType::Text),
+    ("precedence", ColumnType::Text),
+    ("declared", ColumnType::Bool),
+    ("columns", ColumnType::Int64),
+];
+
+const COLUMNS: &[(&str, ColumnType)] = &[
+    ("table", ColumnType::Text),
+    ("position", ColumnType::Int64),
+    ("column", ColumnType::Text),
+    ("type", ColumnType::Text),
+    ("nullable", ColumnType::Bool),
+    ("key", ColumnType::Bool),
+];
+
+/// `everwhen.tables`.
+pub struct Tables(pub Store);
+
+/// `everwhen.columns`.
+pub struct Columns(pub Store);
+
+impl SystemTable for Tables {
+    fn name(&self) -> &str {
+        "tables"
+    }
+
+    fn schema(&self) -> SchemaRef {
+        schema_of(TABLES)
+    }
+
+    fn rows(&self, _tenant: &Tenant) -> Result<RecordBatch> {
+        let definitions = self.0.definitions();
+        let rows = definitions.tables.values().map(|table| {
+            let key: Vec<_> = table
+                .key
+                .iter()
+                .filter_map(|id| table.column_by_id(*id).map(|column| column.name.as_str()))
+                .collect();
+            vec![
+                text(&table.name),
+                text(key.join(", ")),
+                text(match table.precedence {
+                    Precedence::Recorded => "recorded",
+                    Precedence::Effective => "effective",
+                }),
+                Value::Bool(table.declared),
+                int(table.columns.len()),
+            ]
+        });
+        batch_of(TABLES, &rows.collect::<Vec<_>>())
+    }
+}
+
+impl SystemTable for Columns {
+    fn name(&self) -> &str {
+        "columns"
+    }
+
+    fn schema(&self) -> SchemaRef {
+        schema_of(COLUMNS)
+    }
+
+    fn rows(&self, _tenant: &Tenant) -> Result<RecordBatch> {
+        let definitions = self.0.definitions();
+        let mut rows = Vec::new();
+        for table in definitions.tables.values() {
+            for (place, column) in table.star().into_iter().enumerate() {
+                rows.push(vec![
+                    text(&table.name),
+                    int(place + 1),
+                    text(&column.name),
+                    text(column.kind.to_string()),
+                    Value::Bool(column.nullable && !table.is_key(column.id)),
+                    Value::Bool(table.is_key(column.id)),
+                ]);
+            }
+        }
+        batch_of(COLUMNS, &rows)
+    }
+}

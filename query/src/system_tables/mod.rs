@@ -1,0 +1,86 @@
+//! Tables under `everwhen.`: what the server knows of itself, in rows made when they are asked for.
+//!
+//! Transactions, tables, columns and dead letters are here; other parts of the server add theirs
+//! as [`SystemTable`]s. None has a history, so none takes a time clause.
+
+mod definitions;
+mod dead_letters;
+mod transactions;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use everwhen_storage::{ColumnType, Store, Tenant, Value};
+use parking_lot::RwLock;
+
+use crate::columns::{ColumnBuilder, field_of};
+use crate::error::Result;
+
+/// A table that is computed when it is read.
+pub trait SystemTable: Send + Sync {
+    /// Returns the name after `everwhen.`.
+    fn name(&self) -> &str;
+
+    /// Returns the columns; always the same.
+    fn schema(&self) -> SchemaRef;
+
+    /// Returns the rows that a tenant may see. Blocking: may read disk.
+    ///
+    /// # Errors
+    /// Where the rows cannot be read; the statement fails with it.
+    fn rows(&self, tenant: &Tenant) -> Result<RecordBatch>;
+}
+
+/// The system tables by name.
+#[derive(Clone, Default)]
+pub struct SystemTables(Arc<RwLock<BTreeMap<String, Arc<dyn SystemTable>>>>);
+
+impl SystemTables {
+    /// Returns those that need the store alone.
+    pub fn of(store: &Store) -> Self {
+        let tables = Self::default();
+        tables.add(Arc::new(transactions::Transactions(store.clone())));
+        tables.add(Arc::new(definitions::Tables(store.clone())));
+        tables.add(Arc::new(definitions::Columns(store.clone())));
+        tables.add(Arc::new(dead_letters::DeadLetters(store.clone())));
+        tables
+    }
+
+    /// Adds one, in place of another of its name.
+    pub fn add(&self, table: Arc<dyn SystemTable>) {
+        self.0.write().insert(table.name().to_owned(), table);
+    }
+
+    /// Returns one by its name after `everwhen.`.
+    pub fn get(&self, name: &str) -> Option<Arc<dyn SystemTable>> {
+        self.0.read().get(name).cloned()
+    }
+}
+
+/// The columns of a system table, in order.
+type Declared = [(&'static str, ColumnType)];
+
+fn schema_of(columns: &Declared) -> SchemaRef {
+    let fields: Vec<_> = columns.iter().map(|(name, kind)| field_of(name, kind)).collect();
+    Arc::new(Schema::new(fields))
+}
+
+fn batch_of(columns: &Declared, rows: &[Vec<Value>]) -> Result<RecordBatch> {
+    let mut builders: Vec<_> =
+        columns.iter().map(|(_, kind)| ColumnBuilder::new(kind, rows.len())).collect();
+    for row in rows {
+        builders.iter_mut().zip(row).for_each(|(builder, value)| builder.append(value));
+    }
+    let arrays = builders.into_iter().map(ColumnBuilder::finish).collect();
+    Ok(RecordBatch::try_new(schema_of(columns), arrays)?)
+}
+
+fn text(value: impl Into<String>) -> Value {
+    Value::Text(value.into())
+}
+
+fn int<T: TryInto<i64>>(value: T) -> Value {
+    value.try_into().map_or(Value::Null, Value::Int)
+}
