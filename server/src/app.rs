@@ -130,9 +130,7 @@ impl App {
         services.projections.start();
         let endpoints = listeners.endpoints();
         let delivery = match (&config.projector, &endpoints.grpc) {
-            (Some(file), Some(grpc)) => {
-                Some(Delivery::start(delivery::configuration(file, grpc)?))
-            }
+            (Some(file), Some(grpc)) => Some(Delivery::start(delivery::configuration(file, grpc)?)),
             _ => None,
         };
         let endpoints_file = config.data.join("endpoints.json");

@@ -323,9 +323,8 @@ impl Config {
 
     fn apply(&mut self, name: &str, raw: &Raw, origin: &str) -> Result<(), ConfigError> {
         let Some(key) = KEYS.iter().find(|key| key.name == name) else {
-            let hint = nearest(name).map_or_else(String::new, |near| {
-                format!(", perhaps \"{near}\" is meant")
-            });
+            let hint = nearest(name)
+                .map_or_else(String::new, |near| format!(", perhaps \"{near}\" is meant"));
             return Err(ConfigError::UnknownKey {
                 origin: origin.to_owned(),
                 key: name.to_owned(),
@@ -404,9 +403,9 @@ fn text(raw: &Raw) -> Result<String, String> {
 
 fn whole(raw: &Raw, least: usize) -> Result<usize, String> {
     let number = match raw {
-        Raw::Text(text) => text
-            .parse::<usize>()
-            .map_err(|_| format!("expected a whole number, got \"{text}\""))?,
+        Raw::Text(text) => {
+            text.parse::<usize>().map_err(|_| format!("expected a whole number, got \"{text}\""))?
+        }
         Raw::Toml(toml::Value::Integer(number)) => usize::try_from(*number)
             .map_err(|_| format!("expected a number from {least}, got {number}"))?,
         Raw::Toml(other) => {
@@ -475,7 +474,8 @@ mod tests {
 
     #[test]
     fn flags_win_over_environment_and_environment_over_file() {
-        let file = file("http_listen = \"127.0.0.1:1\"\ngrpc_listen = \"127.0.0.1:2\"\nlog = \"warn\"");
+        let file =
+            file("http_listen = \"127.0.0.1:1\"\ngrpc_listen = \"127.0.0.1:2\"\nlog = \"warn\"");
         let environment = env(&[
             ("EVERWHEN_HTTP_LISTEN", "127.0.0.1:3"),
             ("EVERWHEN_GRPC_LISTEN", "127.0.0.1:4"),
@@ -542,7 +542,8 @@ mod tests {
 
     #[test]
     fn variables_that_name_no_key_are_told() {
-        let environment = env(&[("EVERWHEN_HTP_LISTEN", "x"), ("EVERWHEN_DATA", "d"), ("HOME", "h")]);
+        let environment =
+            env(&[("EVERWHEN_HTP_LISTEN", "x"), ("EVERWHEN_DATA", "d"), ("HOME", "h")]);
         assert_eq!(unknown_variables(&environment), ["EVERWHEN_HTP_LISTEN"]);
     }
 }

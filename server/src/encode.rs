@@ -83,7 +83,7 @@ impl Encoder {
     pub fn begin(&mut self, out: &mut Vec<u8>) -> Answered<()> {
         match self.format {
             Format::Json => {
-                write!(out, "{{\"columns\":{},\"rows\":[").map_err(internal)
+                write!(out, "{{\"columns\":{},\"rows\":[", self.header).map_err(internal)
             }
             Format::Csv => {
                 let names = self.columns.iter().map(|(name, _)| Some(name.clone()));
@@ -290,9 +290,9 @@ fn columns_of(schema: &Schema) -> Answered<Vec<(String, ColumnType)>> {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, StringArray};
     use super::*;
     use crate::code::Code;
+    use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, StringArray};
 
     fn sample() -> (Vec<(String, ColumnType)>, RecordBatch) {
         let columns = vec![
@@ -322,7 +322,8 @@ mod tests {
 
     #[test]
     fn json_has_columns_rows_basis_and_stats() {
-        let document: Value = serde_json::from_str(&encoded(Format::Json, Integers::Numbers)).unwrap();
+        let document: Value =
+            serde_json::from_str(&encoded(Format::Json, Integers::Numbers)).unwrap();
         assert_eq!(document["columns"][0], json!({"name": "n", "type": "int64"}));
         assert_eq!(document["rows"][0], json!([9_007_199_254_740_993_i64, "a,\"b\"", true, 1.5]));
         assert_eq!(document["rows"][1], json!([null, "", null, "NaN"]));

@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use axum::serve::{ListenerExt as _, TapIo};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
 
 use crate::app::{Endpoints, Error};
 use crate::config::{Config, Listen};
@@ -69,22 +70,25 @@ impl Listeners {
         if let Some(listener) = self.admin.as_mut().and_then(|bound| bound.listener.take()) {
             let router = http::admin_router(Arc::clone(services));
             let stop = self.stop_admin.clone().cancelled_owned();
-            let serving = axum::serve(listener, router).with_graceful_shutdown(stop).into_future();
+            let serving =
+                axum::serve(prompt(listener), router).with_graceful_shutdown(stop).into_future();
             self.health.spawn(async move { ("admin", serving.await.map_err(|e| e.to_string())) });
         }
         if let Some(listener) = self.http.as_mut().and_then(|bound| bound.listener.take()) {
             let router = http::router(Arc::clone(services));
             let stop = services.health.stopping().clone().cancelled_owned();
-            let serving = axum::serve(listener, router).with_graceful_shutdown(stop).into_future();
+            let serving =
+                axum::serve(prompt(listener), router).with_graceful_shutdown(stop).into_future();
             self.requests.spawn(async move { ("HTTP", serving.await.map_err(|e| e.to_string())) });
         }
         if let Some(listener) = self.grpc.as_mut().and_then(|bound| bound.listener.take()) {
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
             let routes = grpc::routes(Arc::clone(services)).await?;
             let stop = services.health.stopping().clone().cancelled_owned();
             let serving = tonic::transport::Server::builder()
                 .http2_keepalive_interval(Some(Duration::from_secs(20)))
                 .add_routes(routes)
-                .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop);
+                .serve_with_incoming_shutdown(incoming, stop);
             self.requests.spawn(async move { ("gRPC", serving.await.map_err(|e| e.to_string())) });
         }
         Ok(())
@@ -114,6 +118,15 @@ impl Listeners {
         self.stop_admin.cancel();
         self.health.shutdown().await;
     }
+}
+
+/// Sends small answers at once instead of waiting for more to send.
+fn prompt(listener: TcpListener) -> TapIo<TcpListener, impl FnMut(&mut TcpStream) + Send> {
+    listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection sends with delay");
+        }
+    })
 }
 
 async fn bind(name: &'static str, listen: &Listen) -> Result<Option<Bound>, Error> {

@@ -29,5 +29,9 @@ pub fn init(directives: &str) {
         .finish();
     if tracing::subscriber::set_global_default(lines).is_err() {
         tracing::debug!("logging was started before");
+        return;
     }
+    std::panic::set_hook(Box::new(|panic| {
+        tracing::error!(panic = %panic, "a thread panicked: a fault of the program");
+    }));
 }

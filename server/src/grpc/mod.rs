@@ -23,9 +23,7 @@ type Shared = Arc<Services>;
 ///
 /// # Errors
 /// Where the descriptors for reflection cannot be read.
-pub async fn routes(
-    services: Arc<Services>,
-) -> Result<Routes, tonic_reflection::server::Error> {
+pub async fn routes(services: Arc<Services>) -> Result<Routes, tonic_reflection::server::Error> {
     use proto::event_service_server::EventServiceServer;
     use proto::projection_service_server::ProjectionServiceServer;
     use proto::query_service_server::QueryServiceServer;

@@ -55,8 +55,7 @@ impl ProjectionService for Delivery {
         request: Request<proto::AckRequest>,
     ) -> Result<Response<proto::AckResponse>, Status> {
         let request = request.into_inner();
-        let done =
-            project::ack(&self.0, request.projection, request.lease, request.change).await;
+        let done = project::ack(&self.0, request.projection, request.lease, request.change).await;
         told(&self.0, "Projection/Ack", done.map(|()| proto::AckResponse {}))
     }
 

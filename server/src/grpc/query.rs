@@ -68,8 +68,7 @@ fn decode(request: ExecuteRequest) -> Answered<Statement> {
     statement.system_time = instant("system_time", &request.system_time)?;
     statement.basis = given(request.basis);
     statement.limit = (request.limit > 0).then_some(request.limit);
-    statement.timeout =
-        (request.timeout_ms > 0).then(|| Duration::from_millis(request.timeout_ms));
+    statement.timeout = (request.timeout_ms > 0).then(|| Duration::from_millis(request.timeout_ms));
     Ok(statement)
 }
 
@@ -96,8 +95,7 @@ enum State {
 impl Sending {
     fn new(rows: Rows) -> Answered<Self> {
         let columns = rows.columns.clone();
-        let mut encoder =
-            Encoder::new(Format::Arrow, Integers::Numbers, columns, &rows.schema)?;
+        let mut encoder = Encoder::new(Format::Arrow, Integers::Numbers, columns, &rows.schema)?;
         let mut pending = Vec::new();
         encoder.begin(&mut pending)?;
         Ok(Self { rows, encoder, pending, count: 0, state: State::Rows })
@@ -157,8 +155,7 @@ fn written_pieces(written: &Written) -> Answered<Vec<ExecuteResponse>> {
     let mut rows = 0;
     if let Some([first, rest @ ..]) = written.returning.as_deref() {
         let schema = first.schema();
-        let mut encoder =
-            Encoder::new(Format::Arrow, Integers::Numbers, Vec::new(), &schema)?;
+        let mut encoder = Encoder::new(Format::Arrow, Integers::Numbers, Vec::new(), &schema)?;
         let mut bytes = Vec::new();
         encoder.begin(&mut bytes)?;
         for batch in std::iter::once(first).chain(rest) {

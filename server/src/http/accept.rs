@@ -33,11 +33,10 @@ pub fn accepted(headers: &HeaderMap) -> Answered<Format> {
         }
     }
     best.map(|(_, format)| format).ok_or_else(|| {
-        Failure::new(Code::NotAcceptable, "none of the accepted media types is offered")
-            .with_hint(
-                "offered are: application/json, application/x-ndjson, text/csv, \
+        Failure::new(Code::NotAcceptable, "none of the accepted media types is offered").with_hint(
+            "offered are: application/json, application/x-ndjson, text/csv, \
                  application/vnd.apache.arrow.stream",
-            )
+        )
     })
 }
 

@@ -228,7 +228,8 @@ mod tests {
 
     #[test]
     fn null_is_as_good_as_absent_and_nested_fields_have_paths() {
-        let mut body = Object::parse(br#"{"limit": null, "events": [{"value": 1, "kee": 2}]}"#).unwrap();
+        let mut body =
+            Object::parse(br#"{"limit": null, "events": [{"value": 1, "kee": 2}]}"#).unwrap();
         assert_eq!(body.whole("limit").unwrap(), None);
         let events = body.list("events").unwrap().unwrap();
         let mut event = Object::nested("events[0]".to_owned(), &events[0]).unwrap();

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::Shared;
 use super::body::{self, Object};
 use crate::code::Code;
-use crate::failure::{Answered, Failure};
+use crate::failure::Answered;
 use crate::service::events::emit;
 
 pub(super) async fn post_events(

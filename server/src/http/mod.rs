@@ -134,10 +134,7 @@ impl IntoResponse for Failure {
         let body = self.problem().to_string();
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if matches!(self.code, Code::Busy | Code::Unavailable | Code::OutOfResources) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
@@ -172,9 +169,7 @@ mod tests {
         let headers = |pairs: &[(&'static str, &'static str)]| {
             pairs
                 .iter()
-                .map(|(k, v)| {
-                    (axum::http::HeaderName::from_static(k), HeaderValue::from_static(v))
-                })
+                .map(|(k, v)| (axum::http::HeaderName::from_static(k), HeaderValue::from_static(v)))
                 .collect::<HeaderMap>()
         };
         assert!(!is_foreign_origin(&headers(&[("host", "localhost:8080")])));

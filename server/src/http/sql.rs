@@ -140,7 +140,10 @@ impl Sending {
     async fn next_piece(mut self) -> Option<(Result<Bytes, std::io::Error>, Self)> {
         while !self.ended && self.pending.len() < PIECE_BYTES {
             if let Err(failure) = self.step().await {
-                tracing::warn!(code = failure.code.entry().name, "a query failed while rows were sent");
+                tracing::warn!(
+                    code = failure.code.entry().name,
+                    "a query failed while rows were sent"
+                );
                 self.ended = true;
                 if !self.encoder.failure(&failure, &mut self.pending) {
                     let broken = std::io::Error::other("query failed");

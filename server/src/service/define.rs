@@ -63,7 +63,6 @@ where
     let definitions = turn.definitions();
     let changes = blocking(move || plan(&definitions)).await?;
     if changes.is_empty() {
-        drop(turn);
         return Ok(Answer::Written(Written::unchanged(&services.store)));
     }
     let committed = turn.commit(Batch { definitions: changes, ..Batch::default() }).await?;
@@ -81,8 +80,8 @@ async fn explain_projection(services: &Services, explain: ExplainProjection) -> 
     let projections = Arc::clone(&services.projections);
     let text = blocking(move || Ok(projections.explain(&explain)?)).await?;
     let lines: ArrayRef = Arc::new(StringArray::from_iter_values(text.lines()));
-    let batch = RecordBatch::try_from_iter([("plan", lines)])
-        .map_err(|error| Failure::internal(&error))?;
+    let batch =
+        RecordBatch::try_from_iter([("plan", lines)]).map_err(|error| Failure::internal(&error))?;
     let basis = basis_token(&services.store, services.store.latest());
     Ok(rows_at_hand(services, vec![("plan".to_owned(), ColumnType::Text)], batch, basis))
 }

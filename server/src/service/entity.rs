@@ -8,8 +8,8 @@ use everwhen_query::columns::json_of;
 use everwhen_storage::{ColumnType, SystemTime, TableDef, ValidTime};
 use serde_json::{Map, Value, json};
 
-use super::query::{Answer, Statement, run};
 use super::Services;
+use super::query::{Answer, Statement, run};
 use crate::code::Code;
 use crate::failure::{Answered, Failure};
 
@@ -142,7 +142,11 @@ fn id_values(table: &TableDef, id: &str) -> Answered<Vec<Value>> {
                 ))
             })?,
     };
-    kinds.iter().zip(texts).map(|(column, value)| typed(&column.name, &column.kind, value)).collect()
+    kinds
+        .iter()
+        .zip(texts)
+        .map(|(column, value)| typed(&column.name, &column.kind, value))
+        .collect()
 }
 
 /// Reads text from a path as a value of a key column's type.

@@ -1,5 +1,7 @@
 //! Events posted by clients, through the mappings of their stream.
 
+use std::sync::Arc;
+
 use everwhen_ingest::{EmitEvent, Error as IngestError};
 use everwhen_query::basis_token;
 use everwhen_storage::{Basis, TxId, ValidTime};
@@ -29,7 +31,14 @@ pub async fn emit(
     events: Vec<EmitEvent>,
 ) -> Answered<Emitted> {
     let tenant = tenant_of(tenant)?;
-    let answer = services.ingest.emit(stream, &tenant, events).await?;
+    let ingest = Arc::clone(&services.ingest);
+    let name = stream.to_owned();
+    // Apart from the threads that serve connections, and not given up when the client is.
+    let emitting = async move { ingest.emit(&name, &tenant, events).await };
+    let answer = match services.queries.spawn(emitting).await {
+        Ok(answer) => answer?,
+        Err(error) => return Err(Failure::internal(&error)),
+    };
     let count = |fate: &str, n: u64| {
         let labels = [("stream", stream), ("fate", fate)];
         services.metrics.add("everwhen_events_total", &labels, n);

@@ -75,9 +75,8 @@ pub fn tenant_of(name: Option<&str>) -> Answered<Tenant> {
 /// # Errors
 /// `invalid_instant`.
 pub fn instant_of<A>(place: &dyn std::fmt::Display, text: &str) -> Answered<TimePoint<A>> {
-    TimePoint::parse(text).map_err(|error| {
-        Failure::new(Code::InvalidInstant, format!("\"{place}\": {error}"))
-    })
+    TimePoint::parse(text)
+        .map_err(|error| Failure::new(Code::InvalidInstant, format!("\"{place}\": {error}")))
 }
 
 /// Runs blocking work off the async threads.

@@ -125,7 +125,8 @@ fn caret(sql: &str, position: usize) -> Option<String> {
     let column = before.chars().rev().take_while(|c| *c != '\n').count();
     let line = sql.lines().nth(number).unwrap_or_default();
     let label = format!("line {}: ", number + 1);
-    let pad: String = line.chars().take(column).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+    let pad: String =
+        line.chars().take(column).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
     Some(format!("{label}{line}\n{}{pad}^", " ".repeat(label.len())))
 }
 
@@ -142,7 +143,8 @@ mod tests {
 
     #[test]
     fn problem_shows_state_place_and_hint() {
-        let problem = json!({"detail": "no such thing", "sqlstate": "42703", "position": 8, "hint": "look"});
+        let problem =
+            json!({"detail": "no such thing", "sqlstate": "42703", "position": 8, "hint": "look"});
         let text = problem_text("SELECT y", &problem);
         assert_eq!(
             text,

@@ -97,9 +97,11 @@ fn shown(answer: &Value, form: Form) -> String {
             Form::Table | Form::Markdown => {
                 let right: Vec<bool> = column_texts(answer, "type")
                     .iter()
-                    .map(|kind| ["int64", "float64"].contains(&kind.as_str()) || kind.starts_with("dec"))
+                    .map(|kind| {
+                        ["int64", "float64"].contains(&kind.as_str()) || kind.starts_with("dec")
+                    })
                     .collect();
-                let cells: Vec<Vec<String>> = rows.iter().map(|row| row_cells(row)).collect();
+                let cells: Vec<Vec<String>> = rows.iter().map(row_cells).collect();
                 if form == Form::Table {
                     out.push_str(&table::draw(&names, &cells, &right));
                     let s = if rows.len() == 1 { "" } else { "s" };

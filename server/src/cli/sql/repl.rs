@@ -110,7 +110,8 @@ impl Prompt<'_> {
             }
             "\\d" => {
                 let table = argument.replace('\'', "''");
-                self.run(&format!("SELECT * FROM everwhen.columns WHERE \"table\" = '{table}'")).await;
+                self.run(&format!("SELECT * FROM everwhen.columns WHERE \"table\" = '{table}'"))
+                    .await;
             }
             "\\ds" => self.run("SELECT * FROM everwhen.streams").await,
             "\\dp" => self.run("SELECT * FROM everwhen.projections").await,

@@ -151,16 +151,16 @@ mod tests {
 
     #[test]
     fn quotes_and_comments_hide_semicolons() {
-        assert_eq!(texts("SELECT 'a;''b;' AS \"x;\"; SELECT 2"), [
-            "SELECT 'a;''b;' AS \"x;\"",
-            "SELECT 2"
-        ]);
+        assert_eq!(
+            texts("SELECT 'a;''b;' AS \"x;\"; SELECT 2"),
+            ["SELECT 'a;''b;' AS \"x;\"", "SELECT 2"]
+        );
         assert_eq!(texts("SELECT 1 -- no; end\n; SELECT 2"), ["SELECT 1 -- no; end", "SELECT 2"]);
         assert_eq!(texts("/* a; /* b; */ c; */ SELECT 1;"), ["/* a; /* b; */ c; */ SELECT 1"]);
-        assert_eq!(texts("SELECT $$a;b$$; SELECT $t$;$$;$t$"), [
-            "SELECT $$a;b$$",
-            "SELECT $t$;$$;$t$"
-        ]);
+        assert_eq!(
+            texts("SELECT $$a;b$$; SELECT $t$;$$;$t$"),
+            ["SELECT $$a;b$$", "SELECT $t$;$$;$t$"]
+        );
         assert_eq!(texts("SELECT $1; SELECT $2"), ["SELECT $1", "SELECT $2"]);
         assert_eq!(texts("-- only a comment"), [""; 0]);
     }
