@@ -222,11 +222,13 @@ pub const fn query_of_parts(body: Box<SetExpr>) -> Query {
     }
 }
 
-fn query_of(body: SetExpr) -> Query {
+/// Returns a query of nothing but a body.
+pub fn query_of(body: SetExpr) -> Query {
     query_of_parts(Box::new(body))
 }
 
-fn empty_select() -> ast::Select {
+/// Returns a SELECT with nothing in it.
+pub fn empty_select() -> ast::Select {
     ast::Select {
         select_token: ast::helpers::attached_token::AttachedToken::empty(),
         optimizer_hints: Vec::new(),

@@ -29,7 +29,7 @@ use crate::statements::{CreateTable, DefinitionStatement, DropTable};
 
 pub use self::clauses::{Axis, BoundExpr, Clause, ClauseKind, Clauses};
 pub(crate) use self::clauses::{first_column, unclaimed};
-pub(crate) use self::dml::normal;
+pub(crate) use self::dml::{empty_select, normal, query_of};
 pub use self::dml::table_factor;
 pub use self::positions::Positions;
 
