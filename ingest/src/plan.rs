@@ -13,7 +13,7 @@ use crate::decode::json::JsonDecoder;
 use crate::error::{Error, Result};
 use crate::mapping::{CompiledMapping, MappingDef};
 use crate::metrics::Tally;
-use crate::stream::{RECORD_BYTES_MAX_DEFAULT, StreamDef};
+use crate::stream::StreamDef;
 
 /// A stream's decoder and mappings under one version of the definitions.
 #[derive(Debug)]
@@ -40,11 +40,11 @@ pub struct Prepared {
 }
 
 impl StreamPlan {
-    /// Compiles a stream as defined.
+    /// Compiles a stream as defined; its own `record_bytes_max` wins over the given one.
     ///
     /// # Errors
     /// [`Error::UnknownStream`], and what a mapping answers that no longer fits its table.
-    pub fn compile(definitions: &Definitions, name: &str) -> Result<Self> {
+    pub fn compile(definitions: &Definitions, name: &str, record_bytes_max: usize) -> Result<Self> {
         let definition = definitions
             .get(DefinitionKind::Stream, name)
             .ok_or_else(|| Error::UnknownStream { stream: name.to_owned() })?;
@@ -56,7 +56,7 @@ impl StreamPlan {
             let whole = CompiledMapping::compile(definitions, mapping, def, &stream)?;
             wanted.extend(whole.program.inputs().into_iter().map(str::to_owned));
         }
-        let record_bytes_max = stream.record_bytes_max.unwrap_or(RECORD_BYTES_MAX_DEFAULT);
+        let record_bytes_max = stream.record_bytes_max.unwrap_or(record_bytes_max);
         let decoder = JsonDecoder::new(&stream, &wanted, record_bytes_max);
         let mut mappings = Vec::new();
         for (mapping, def) in &defined {
@@ -168,6 +168,11 @@ impl StreamPlan {
             None => Origin::Events { stream: self.name.clone() },
         };
         prepared
+    }
+
+    /// True where some mapping reads the records' headers.
+    pub fn wants_headers(&self) -> bool {
+        self.decoder.schema().column_with_name("_headers").is_some()
     }
 
     /// True where no mapping reads the stream.

@@ -5,25 +5,26 @@
 //! the same result: functions that are not immutable are refused. It knows no tables and no store.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema};
-use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Expr, ExprSchemable, Volatility};
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_plan::PhysicalExpr;
-use datafusion::prelude::SessionConfig;
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use everwhen_storage::ColumnType;
 
+use crate::columns::{JSON_EXTENSION, field_of, is_extension};
 use crate::error::{Error, Result, SqlState};
+use crate::session::planning_session;
 
 /// A compiled select list over records of one schema.
 #[derive(Debug, Clone)]
@@ -73,8 +74,11 @@ impl RecordProgram {
     /// into JSON documents.
     pub fn compile_tracking(sql: &str, input: SchemaRef, sent: SentColumn<'_>) -> Result<Self> {
         let select = parse(sql)?;
-        let compiler =
-            Compiler { state: &STATE, schema: DFSchema::try_from(Arc::clone(&input))?, sent };
+        let compiler = Compiler {
+            state: planning_session(Vec::new())?,
+            schema: DFSchema::try_from(Arc::clone(&input))?,
+            sent,
+        };
         let predicate = match &select.selection {
             Some(condition) => {
                 let logical = compiler.logical(condition.clone(), "WHERE")?;
@@ -162,34 +166,12 @@ impl RecordProgram {
 
 /// True for a column of JSON text.
 pub fn is_json(field: &Field) -> bool {
-    field.metadata().get(EXTENSION_NAME).is_some_and(|name| name == JSON_EXTENSION)
+    is_extension(field, JSON_EXTENSION)
 }
 
 /// Builds the field of a record column of that type, marked where it is JSON text.
 pub fn record_field(name: &str, kind: &ColumnType) -> Field {
-    let field = Field::new(name, kind.data_type(), true);
-    if *kind == ColumnType::Json {
-        let mark = [(EXTENSION_NAME.to_owned(), JSON_EXTENSION.to_owned())];
-        return field.with_metadata(mark.into());
-    }
-    field
-}
-
-const EXTENSION_NAME: &str = "ARROW:extension:name";
-const JSON_EXTENSION: &str = "arrow.json";
-
-static STATE: LazyLock<SessionState> = LazyLock::new(expression_state);
-
-/// Builds the state that expressions are compiled with: functions, no tables, UTC.
-fn expression_state() -> SessionState {
-    let mut config = SessionConfig::new();
-    config.options_mut().sql_parser.map_string_types_to_utf8view = false;
-    config.options_mut().execution.time_zone = Some("UTC".to_owned());
-    let mut state = SessionStateBuilder::new().with_config(config).with_default_features().build();
-    if let Err(error) = datafusion_functions_json::register_all(&mut state) {
-        tracing::error!(%error, "the JSON functions could not be registered");
-    }
-    state
+    field_of(name, kind)
 }
 
 fn booleans(array: ArrayRef) -> Result<BooleanArray> {
@@ -233,7 +215,7 @@ fn parse(sql: &str) -> Result<ast::Select> {
 }
 
 struct Compiler<'a> {
-    state: &'a SessionState,
+    state: SessionState,
     schema: DFSchema,
     sent: SentColumn<'a>,
 }
