@@ -9,3 +9,6 @@ pub(crate) mod keys;
 pub(crate) mod merge;
 pub(crate) mod point;
 pub(crate) mod reader;
+
+#[cfg(test)]
+mod tests;

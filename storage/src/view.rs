@@ -12,7 +12,7 @@ use crate::schema::{ColumnId, IndexId, RowKey, TableDef, TableId, Tenant};
 use crate::time::{Period, SystemTime, ValidTime};
 use crate::tx::TxId;
 use crate::value::{Row, Value};
-use crate::{boundaries, changes, index, key};
+use crate::{boundaries, changes, index, journal, key};
 
 /// One version as shown: a maximal period with equal values and equal system times.
 #[derive(Debug, Clone, PartialEq)]
@@ -320,8 +320,8 @@ impl View<'_> {
     }
 
     /// Returns the system time of a committed transaction.
-    pub fn system_time(&self, _tx: TxId) -> Result<SystemTime> {
-        unimplemented!()
+    pub fn system_time(&self, tx: TxId) -> Result<SystemTime> {
+        journal::system_time(self.reader.engine(), tx, self.tx())
     }
 
     fn check_reached(&self, tx: TxId) -> Result<()> {

@@ -37,7 +37,6 @@ impl Said {
 struct EventState {
     order: i64,
     content: u128,
-    live: bool,
 }
 
 /// The address of one key.
@@ -99,8 +98,10 @@ impl Model {
             match &write.kind {
                 WriteKind::Retract { event_id } => {
                     let address = (write.table, write.tenant.clone(), event_id.clone());
-                    self.take_back(&address, id);
-                    applied = true;
+                    if self.events.remove(&address).is_some() {
+                        self.take_back(&address, id);
+                        applied = true;
+                    }
                 }
                 WriteKind::Assert { key, assertion, event } => {
                     if let Some(event) = event {
@@ -141,12 +142,12 @@ impl Model {
             if order < state.order {
                 return Some(TxOutcome::Stale);
             }
-            if state.live && state.content == content {
+            if state.content == content {
                 return Some(TxOutcome::Duplicate);
             }
             self.take_back(address, tx);
         }
-        self.events.insert(address.clone(), EventState { order, content, live: true });
+        self.events.insert(address.clone(), EventState { order, content });
         None
     }
 
@@ -160,9 +161,6 @@ impl Model {
                     }
                 }
             }
-        }
-        if let Some(state) = self.events.get_mut(address) {
-            state.live = false;
         }
     }
 

@@ -93,6 +93,11 @@ impl<'db> Reader<'db> {
         self.tx
     }
 
+    /// Returns the engine, for what no later transaction changes.
+    pub(crate) const fn engine(&self) -> &'db Engine {
+        self.engine
+    }
+
     /// True where the snapshot holds nothing later than `tx`.
     pub(crate) fn is_latest(&self, tx: TxId) -> bool {
         self.newest <= tx

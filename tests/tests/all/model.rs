@@ -1,7 +1,7 @@
 //! The store against the naive model: random histories, and the edge rules by name.
 //!
 //! `EVERWHEN_HISTORIES` sets how many histories run, `EVERWHEN_SEED` the seed of the first; history
-//! `i` has seed `first + i`. A failure prints the smallest history found that still fails.
+//! `i` has seed `first + i`, and reading it draws from a seed of its own. A failure prints the smallest history found that still fails.
 
 mod compare;
 mod edges;
@@ -15,6 +15,7 @@ use everwhen_storage::{
 };
 use everwhen_tests::model::Model;
 use everwhen_tests::model::history::{FLAG, History, NUMBER, Shape, Step, TEXT, tables};
+use everwhen_tests::{seed, soak};
 
 /// Histories of one store, before the next store is begun.
 const EPISODE: u64 = 250;
@@ -26,7 +27,7 @@ const START: i64 = 1_767_600_000_000_000;
 struct Bench {
     folder: tempfile::TempDir,
     clock: Arc<ManualClock>,
-    store: Store,
+    store: Option<Store>,
     tables: [TableDef; 2],
     indexes: [IndexId; 2],
 }
@@ -46,17 +47,19 @@ impl Bench {
                 .unwrap()
         };
         let indexes = [index(&tables[0], vec![TEXT]), index(&tables[1], vec![NUMBER, FLAG])];
-        Self { folder, clock, store, tables, indexes }
+        Self { folder, clock, store: Some(store), tables, indexes }
+    }
+
+    fn store(&self) -> &Store {
+        self.store.as_ref().unwrap()
     }
 
     fn restart(&mut self) {
-        self.store.close().unwrap();
-        let folder = &self.folder;
-        let clock = &self.clock;
         // The old store must be gone before its directory can be opened again.
-        let gone = std::mem::replace(&mut self.store, closed_store());
-        drop(gone);
-        self.store = open(folder, clock);
+        if let Some(store) = self.store.take() {
+            store.close().unwrap();
+        }
+        self.store = Some(open(&self.folder, &self.clock));
     }
 
     fn index_of(&self, table: &TableDef) -> IndexId {
@@ -67,8 +70,8 @@ impl Bench {
     }
 
     fn model(&self) -> Model {
-        let last = self.store.latest().tx;
-        let mut model = Model::starting_after(last, self.store.system_time(last).unwrap());
+        let last = self.store().latest().tx;
+        let mut model = Model::starting_after(last, self.store().system_time(last).unwrap());
         for table in &self.tables {
             model.table(table.id, table.precedence);
         }
@@ -87,7 +90,7 @@ impl Bench {
                 let expected: Vec<TxOutcome> =
                     txs.iter().map(|tx| model.apply(tx, *clock)).collect();
                 let batch = Batch { txs: txs.clone(), ..Batch::default() };
-                let answer = self.store.submit(batch).unwrap().blocking_recv().unwrap();
+                let answer = self.store().submit(batch).unwrap().blocking_recv().unwrap();
                 let committed = answer.map_err(|error| format!("commit refused: {error}"))?;
                 if committed.outcomes != expected {
                     let found = committed.outcomes;
@@ -106,16 +109,10 @@ impl Bench {
         for step in &history.steps {
             self.step(&mut model, step, &mut clock)?;
         }
-        let place = compare::Place { store: &self.store, model: &model, history, base };
+        let place = compare::Place { store: self.store(), model: &model, history, base };
         let index = self.index_of(&history.table);
         if thorough { place.everything(index) } else { place.samples(index) }
     }
-}
-
-/// Opens a store of no importance, to stand where another one is being reopened.
-fn closed_store() -> Store {
-    let folder = tempfile::tempdir().unwrap();
-    open(&folder, &Arc::new(ManualClock::at(START)))
 }
 
 fn open(folder: &tempfile::TempDir, clock: &Arc<ManualClock>) -> Store {
@@ -137,7 +134,7 @@ fn history(bench: &Bench, seed: u64, index: u64) -> History {
     let table = bench.tables[usize::from(index % 2 == 1)].clone();
     let tenants = ["", "-b"].map(|end| Tenant::new(&format!("h{index}{end}")).unwrap());
     let start = everwhen_storage::Clock::now_micros(&*bench.clock);
-    let restart = if index.is_multiple_of(25) { 0.2 } else { 0.0 };
+    let restart = if index.is_multiple_of(100) { 0.2 } else { 0.0 };
     let shape = Shape { table, tenants: tenants.to_vec(), start, txs_max: 14, restart };
     History::random(seed, &shape)
 }
@@ -185,8 +182,8 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn random_histories_read_like_the_naive_model() {
-    let histories = number("EVERWHEN_HISTORIES").unwrap_or(10_000);
-    let seed = number("EVERWHEN_SEED").unwrap_or_else(rand::random);
+    let histories = number("EVERWHEN_HISTORIES").unwrap_or(10_000 * soak());
+    let seed = seed();
     println!("EVERWHEN_SEED={seed} EVERWHEN_HISTORIES={histories}");
     let next = AtomicU64::new(0);
     let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);

@@ -73,7 +73,7 @@ impl World {
     fn new(precedence: Precedence) -> Self {
         let bench = Bench::new();
         let table = bench.tables.iter().find(|t| t.precedence == precedence).unwrap().clone();
-        let base = bench.store.latest().tx;
+        let base = bench.store().latest().tx;
         Self { bench, table, tenant: Tenant::default(), base }
     }
 
@@ -112,7 +112,7 @@ impl World {
         let write = |kind| Write { tenant: self.tenant.clone(), table: self.table.id, kind };
         let tx = Tx { writes: kinds.into_iter().map(write).collect(), position: None };
         let batch = Batch { txs: vec![tx], ..Batch::default() };
-        self.bench.store.submit(batch).unwrap().blocking_recv().unwrap().unwrap().outcomes[0]
+        self.bench.store().submit(batch).unwrap().blocking_recv().unwrap().unwrap().outcomes[0]
     }
 
     /// Every version of a key at a transaction counted from the world's beginning.
@@ -125,14 +125,14 @@ impl World {
     }
 
     fn latest(&self) -> u64 {
-        self.bench.store.latest().tx.get() - self.base.get()
+        self.bench.store().latest().tx.get() - self.base.get()
     }
 
     fn read(&self, key: &str, tx: u64, system: SystemBound, valid: ValidBound) -> Vec<Line> {
         let keys = Keys::Among(vec![self.key(key)]);
         let tenant = Some(&self.tenant);
         let scan = Scan { table: &self.table, tenant, keys, valid, system, columns: None };
-        let versions = self.bench.store.read(self.base.plus(tx), |view| view.collect(&scan));
+        let versions = self.bench.store().read(self.base.plus(tx), |view| view.collect(&scan));
         let line = |v: everwhen_storage::Version| {
             let own = |tx: TxId| tx.get() - self.base.get();
             let (from, to) = (step(v.valid.from()), step(v.valid.to()));
@@ -150,7 +150,7 @@ impl World {
         let (after, through) = (self.base.plus(after), self.base.plus(through));
         let changes = self
             .bench
-            .store
+            .store()
             .read(through, |view| view.changes(self.table.id, after, through, usize::MAX));
         let changes = changes.unwrap().0.into_iter().flat_map(|change| change.changed);
         changes.map(|period| (step(period.from()), step(period.to()))).collect()
@@ -183,7 +183,7 @@ fn a_past_system_time_shows_the_valid_bounds_believed_then() {
     assert_eq!(world.believed("k", 2), expected);
     let at_five = ValidBound::AsOf(at(5));
     assert_eq!(world.read("k", 1, SystemBound::Latest, at_five), [line(0, END, 1, "a")]);
-    let point = world.bench.store.read(world.base.plus(1), |view| {
+    let point = world.bench.store().read(world.base.plus(1), |view| {
         view.point(&world.table, &world.tenant, &world.key("k"), at(7))
     });
     assert_eq!(point.unwrap().unwrap().valid, Period::new(at(0), ValidTime::END).unwrap());
@@ -412,7 +412,7 @@ fn a_batch_with_an_empty_period_is_refused_and_changes_nothing() {
         let write = Write { tenant: world.tenant.clone(), table: world.table.id, kind };
         let tx = Tx { writes: vec![write], position: None };
         let batch = Batch { txs: vec![tx], ..Batch::default() };
-        let answer = world.bench.store.submit(batch).unwrap().blocking_recv().unwrap();
+        let answer = world.bench.store().submit(batch).unwrap().blocking_recv().unwrap();
         assert!(answer.is_err());
     }
     assert_eq!(world.latest(), 0);
@@ -424,7 +424,7 @@ fn a_period_without_a_start_reads_back_without_one() {
     let open = Assertion { from: AssertedFrom::At(ValidTime::BEGIN), ..put(0, 5, "a") };
     world.tx([open]);
     world.tx([put(2, 3, "b")]);
-    let first = world.bench.store.read(world.bench.store.latest().tx, |view| {
+    let first = world.bench.store().read(world.bench.store().latest().tx, |view| {
         view.point(&world.table, &world.tenant, &world.key("k"), ValidTime::BEGIN)
     });
     let expected = Period::new(ValidTime::BEGIN, at(2)).unwrap();
@@ -436,9 +436,9 @@ fn only_bounds_after_the_recording_instant_are_boundaries_to_wait_for() {
     let world = World::recorded();
     world.bench.clock.set(at(10).micros()).unwrap();
     world.tx([put(2, 20, "booked")]);
-    let tx = world.bench.store.latest().tx;
+    let tx = world.bench.store().latest().tx;
     let read = |after, through| {
-        let view = world.bench.store.read(tx, |view| {
+        let view = world.bench.store().read(tx, |view| {
             let all = view.boundaries(world.table.id, after, through, 10)?;
             Ok((all, view.next_boundary(world.table.id, after)?))
         });
@@ -456,7 +456,7 @@ fn a_view_does_not_see_what_is_committed_after_it_was_opened() {
     let world = World::effective();
     world.tx([put(0, END, "a")]);
     let tx = world.base.plus(1);
-    let row = world.bench.store.read(tx, |view| {
+    let row = world.bench.store().read(tx, |view| {
         world.tx([put(0, END, "b")]);
         world.tx([exactly(delete(0, END))]);
         view.point(&world.table, &world.tenant, &world.key("k"), at(5))
