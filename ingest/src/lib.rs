@@ -21,11 +21,14 @@ mod ingest;
 mod kafka;
 mod mapping;
 mod metrics;
+pub mod mock;
 mod pipeline;
 mod plan;
 mod signal;
 mod status;
 mod stream;
+#[cfg(test)]
+mod testing;
 
 pub use batch::BatchLimits;
 pub use emit::{EmitAnswer, EmitEvent};
