@@ -432,6 +432,10 @@ fn create_projection(
 /// Reads the query that ends a statement: its text, once it is known to parse.
 fn query_text(cursor: &mut Cursor<'_, '_>, limits: &ParseLimits) -> Result<(String, usize)> {
     let position = cursor.position();
+    let is_query = ["select", "with", "values"].iter().any(|word| cursor.sees(&[word]));
+    if !is_query && cursor.peek() != Some(&Token::LParen) {
+        return Err(cursor.expected("a query"));
+    }
     parse_query_text(cursor.text, cursor.at, limits)?;
     let text = cursor.text.text_from(cursor.at).to_owned();
     cursor.at = cursor.text.tokens.len();

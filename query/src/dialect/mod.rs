@@ -29,8 +29,8 @@ use crate::statements::{CreateTable, DefinitionStatement, DropTable};
 
 pub use self::clauses::{Axis, BoundExpr, Clause, ClauseKind, Clauses};
 pub(crate) use self::clauses::{first_column, unclaimed};
-pub(crate) use self::dml::{empty_select, normal, query_of};
 pub use self::dml::table_factor;
+pub(crate) use self::dml::{empty_select, normal, query_of};
 pub use self::positions::Positions;
 
 /// What a statement's text may cost before it is parsed.

@@ -79,8 +79,13 @@ fn close_angle(cursor: &mut Cursor<'_, '_>, angles: &mut usize) -> Result<()> {
         *angles -= 1;
         return Ok(());
     }
-    if cursor.accept_token(&Token::ShiftRight) {
-        *angles += 1;
+    // The tokenizer takes several brackets in a row for one operator.
+    if let Some(token) = cursor.peek().map(ToString::to_string)
+        && token.len() > 1
+        && token.bytes().all(|byte| byte == b'>')
+    {
+        cursor.at += 1;
+        *angles += token.len() - 1;
         return Ok(());
     }
     cursor.expect_token(&Token::Gt)

@@ -259,6 +259,12 @@ impl Rewriter<'_> {
             let relation = Relation::plain(shown.clone(), normal(&shown), declared);
             return Ok(Placed { relations: vec![relation], instant: None });
         }
+        if let [only] = parts.as_slice()
+            && only.quote_style.is_none()
+            && CLAUSE_WORDS.contains(&full.as_str())
+        {
+            return Err(Error::syntax(format!("expected a table, found \"{only}\"")).at(position));
+        }
         let bare = match parts.as_slice() {
             [table] => Some(normal(table)),
             [schema, table] if normal(schema) == "public" => Some(normal(table)),
@@ -292,6 +298,12 @@ impl Rewriter<'_> {
     }
 }
 
+/// Words that the parser takes for a table where one is missing.
+const CLAUSE_WORDS: [&str; 13] = [
+    "where", "group", "order", "having", "limit", "offset", "union", "join", "on", "select",
+    "from", "using", "set",
+];
+
 /// Sets the alias under which the query knows the table; where it names columns, it must go on to
 /// name the hidden ones.
 fn name_columns(alias: &mut Option<TableAlias>, shown: Ident, columns: &[ExposedColumn]) {
@@ -301,6 +313,7 @@ fn name_columns(alias: &mut Option<TableAlias>, shown: Ident, columns: &[Exposed
         columns: Vec::new(),
         at: None,
     });
+    alias.explicit = true;
     if !alias.columns.is_empty() {
         let hidden = columns.iter().filter_map(|column| column.hidden_name());
         let idents = hidden.map(|name| Ident::with_quote('"', name));
