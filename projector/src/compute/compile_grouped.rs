@@ -350,7 +350,9 @@ fn check_window(function: &WindowFunction, built: &Built, schema: &DFSchema) -> 
             matches!(name, "rank" | "dense_rank" | "percent_rank" | "cume_dist")
         }
         WindowFunctionDefinition::AggregateUDF(_) => {
-            params.window_frame.units != WindowFrameUnits::Rows
+            let frame = &params.window_frame;
+            let whole = frame.start_bound.is_unbounded() && frame.end_bound.is_unbounded();
+            (whole || frame.units != WindowFrameUnits::Rows)
                 && !matches!(name, "array_agg" | "string_agg" | "first_value" | "last_value")
         }
     };

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::{Column, DFSchema, JoinType, NullEquality, ScalarValue};
-use datafusion::logical_expr::{Expr, Join as LogicalJoin, LogicalPlan};
+use datafusion::logical_expr::{Expr, ExprSchemable, Join as LogicalJoin, LogicalPlan};
 use datafusion::physical_expr::expressions::Literal;
 
 use super::compile::{
@@ -160,11 +160,7 @@ impl Compiler {
                 continue;
             }
             let output = self.output(key, side.plan, &built)?;
-            let (kind, _) = datafusion::logical_expr::ExprSchemable::data_type_and_nullable(
-                *key,
-                schema.as_ref(),
-            )
-            .map_err(Error::from)?;
+            let kind = key.get_type(schema.as_ref()).map_err(Error::from)?;
             fields.push(Field::new(format!("__key_{at}"), kind, true));
             keys.push(outputs.len());
             outputs.push(output);
@@ -205,8 +201,12 @@ impl Compiler {
         for at in &columns {
             outputs.push(numbering.place(*at, &left, &right)?);
         }
-        let logical = join.schema.as_ref();
-        let schema = arrow_schema(logical, &columns);
+        let sides = left.node.schema.fields().iter().chain(right.node.schema.fields());
+        let pair: Vec<_> = sides.cloned().collect();
+        // Past both sides stands the mark.
+        let mark = Arc::new(Field::new("mark", DataType::Boolean, true));
+        let fields = outputs.iter().map(|at| Arc::clone(pair.get(*at).unwrap_or(&mark)));
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         let on: Vec<(usize, usize)> =
             left.keys.iter().copied().zip(right.keys.iter().copied()).collect();
         let as_of = match as_of {
@@ -219,15 +219,7 @@ impl Compiler {
             null_equal: join.null_equality == NullEquality::NullEqualsNull,
             residual,
             residual_text: join.filter.as_ref().map(ToString::to_string).unwrap_or_default(),
-            pair_schema: Arc::new(Schema::new(
-                left.node
-                    .schema
-                    .fields()
-                    .iter()
-                    .chain(right.node.schema.fields())
-                    .cloned()
-                    .collect::<Vec<_>>(),
-            )),
+            pair_schema: Arc::new(Schema::new(pair)),
             outputs,
             as_of: as_of.is_some(),
             left: left.node,

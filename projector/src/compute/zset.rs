@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
-use arrow::compute::{concat_batches, filter_record_batch, take};
+use arrow::compute::{CastOptions, cast_with_options, concat_batches, filter_record_batch, take};
 use arrow::datatypes::SchemaRef;
 use arrow::row::{RowConverter, Rows, SortField};
 use hashbrown::{HashMap, HashSet};
@@ -160,7 +160,9 @@ pub fn batch_of(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Resu
         if column.data_type() == field.data_type() {
             fitting.push(column);
         } else {
-            fitting.push(arrow::compute::cast(&column, field.data_type())?);
+            // Forms of text may differ; a value that does not fit would be a wrong plan.
+            let strict = CastOptions { safe: false, ..CastOptions::default() };
+            fitting.push(cast_with_options(&column, field.data_type(), &strict)?);
         }
     }
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
