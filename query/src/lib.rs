@@ -3,12 +3,14 @@
 //! A statement goes through [`dialect`] (text to tree), [`rewrite`] (every table reference gets
 //! its bounds), `read` (a plan over [`table`]s) and [`engine`] (runs it). Writes are in `write`.
 
+mod answer;
 pub mod basis;
 mod bounds;
 pub mod columns;
 mod constants;
 mod diagnose;
 pub mod dialect;
+pub mod engine;
 mod error;
 pub mod functions;
 mod params;
@@ -21,8 +23,11 @@ pub mod session;
 pub mod statements;
 pub mod system_tables;
 pub mod table;
+mod write;
 
+pub use answer::RowsAnswer;
 pub use basis::{basis_token, parse_basis};
+pub use engine::{Engine, EngineOptions, Outcome, Request, WriteAnswer};
 pub use error::{Error, Result, SqlState};
 pub use params::Params;
 pub use system_tables::SystemTable;

@@ -45,12 +45,7 @@ impl Reading<'_> {
     /// # Errors
     /// Whatever is wrong with the query, with its SQLSTATE and place.
     pub async fn plan(&self, parsed: &ParsedQuery) -> Result<Planned> {
-        let is_system_table = |name: &str| self.system_table(name).is_some();
-        let input = RewriteInput {
-            definitions: self.definitions,
-            is_system_table: &is_system_table,
-        };
-        let Rewritten { query, tables, system_tables } = rewrite(parsed, &input)?;
+        let Rewritten { query, tables, system_tables } = self.rewrite(parsed)?;
         let constants = session_state(self.ctx)?;
         let mut references: Vec<NamedTable> = Vec::with_capacity(tables.len());
         for table in tables {
@@ -62,6 +57,12 @@ impl Reading<'_> {
         let state = session_with(self.ctx, references, system_tables)?;
         let plan = plan_query(&state, query, parsed.clauses.positions()).await?;
         Ok(Planned { state, plan })
+    }
+
+    fn rewrite(&self, parsed: &ParsedQuery) -> Result<Rewritten> {
+        let is_system_table = |name: &str| self.system_table(name).is_some();
+        let definitions = self.definitions;
+        rewrite(parsed, &RewriteInput { definitions, is_system_table: &is_system_table })
     }
 
     fn system_table(&self, full: &str) -> Option<Arc<dyn crate::system_tables::SystemTable>> {

@@ -1,0 +1,384 @@
+//! Statements in, answers out: what a request's text asks for, at which basis, within which limits.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::logical_expr::LogicalPlanBuilder;
+use everwhen_storage::{Basis, Store, SystemTime, Tenant, TxId, ValidTime};
+
+use crate::answer::{RowsAnswer, at_hand, start};
+use crate::basis::{basis_token, parse_basis, reach};
+use crate::diagnose::{Diagnose, diagnose};
+use crate::dialect::{ParseLimits, ParsedQuery, ParsedStatement, Positions, Show, parse};
+use crate::error::{Error, Result, SqlState};
+use crate::params::Params;
+use crate::read::{Defaults, Planned, Reading};
+use crate::session::{StatementContext, runtime};
+use crate::statements::DefinitionStatement;
+use crate::system_tables::{SystemTable, SystemTables};
+use crate::write::{self, Writing};
+
+/// The limits of an engine.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// Memory of all running statements together.
+    pub memory_bytes_max: usize,
+    /// What a statement's text may cost.
+    pub parse: ParseLimits,
+    /// How long a statement may run where its request does not say.
+    pub timeout: Duration,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            memory_bytes_max: 1 << 30,
+            parse: ParseLimits::default(),
+            timeout: Duration::from_secs(300),
+        }
+    }
+}
+
+/// A request: a text of statements and what it is to be read at.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub sql: String,
+    pub params: Params,
+    pub tenant: Tenant,
+    /// Valid time of tables without a clause of their own, instead of now.
+    pub valid_time: Option<ValidTime>,
+    /// System time of tables without a clause of their own, instead of the basis.
+    pub system_time: Option<SystemTime>,
+    /// A token of an earlier answer, to read at its place.
+    pub basis: Option<String>,
+    /// Rows of the answer at most.
+    pub limit: Option<u64>,
+    pub timeout: Option<Duration>,
+}
+
+impl Request {
+    /// Builds a request of nothing but a text, for the default tenant.
+    pub fn new(sql: impl Into<String>) -> Self {
+        Self {
+            sql: sql.into(),
+            params: Params::None,
+            tenant: Tenant::default(),
+            valid_time: None,
+            system_time: None,
+            basis: None,
+            limit: None,
+            timeout: None,
+        }
+    }
+}
+
+/// What a request answers.
+pub enum Outcome {
+    Rows(RowsAnswer),
+    Written(WriteAnswer),
+    /// A definition that other parts of the server own: not done yet.
+    Define(DefinitionStatement),
+}
+
+/// The answer to a write or to a definition of a table.
+#[derive(Debug, Clone)]
+pub struct WriteAnswer {
+    pub tx: TxId,
+    pub system_time: SystemTime,
+    /// Reads the write's own effects, with now = its system time.
+    pub basis: String,
+    /// What RETURNING asked for.
+    pub returning: Option<Vec<RecordBatch>>,
+}
+
+/// Runs statements against a store.
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    options: EngineOptions,
+    runtime: Arc<RuntimeEnv>,
+    system_tables: SystemTables,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("options", &self.0.options).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Builds an engine over a store.
+    pub fn new(store: Store, options: EngineOptions) -> Arc<Self> {
+        let runtime = runtime(options.memory_bytes_max).unwrap_or_else(|error| {
+            tracing::error!(%error, "statements run without a memory budget");
+            Arc::new(RuntimeEnv::default())
+        });
+        let system_tables = SystemTables::of(&store);
+        Arc::new(Self(Arc::new(Inner { store, options, runtime, system_tables })))
+    }
+
+    /// Adds a table under `everwhen.`.
+    pub fn add_system_table(&self, table: Arc<dyn SystemTable>) {
+        self.0.system_tables.add(table);
+    }
+
+    /// Runs a request. Planning and running happen in a task of their own, so that neither a panic
+    /// nor a caller that goes away leaves anything behind.
+    ///
+    /// # Errors
+    /// Whatever the statement deserves; 57014 past its time limit.
+    pub async fn execute(&self, request: Request) -> Result<Outcome> {
+        let inner = Arc::clone(&self.0);
+        let limit = request.timeout.unwrap_or(inner.options.timeout);
+        let task = SpawnedTask::spawn(async move { inner.run(request).await });
+        match tokio::time::timeout(limit, task.join()).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(Error::internal("the statement failed in an unforeseen way")),
+            Err(_) => {
+                let message = "the statement ran past its time limit";
+                Err(Error::new(SqlState::QueryCanceled, message))
+            }
+        }
+    }
+
+    /// Returns the physical plan of a query as text, as EXPLAIN shows it.
+    ///
+    /// # Errors
+    /// Whatever planning the query reports.
+    pub async fn explain(&self, request: Request) -> Result<String> {
+        let mut statements = parse(&request.sql, &self.0.options.parse)?;
+        let Some(ParsedStatement::Query(mut query)) = statements.pop() else {
+            return Err(Error::unsupported("only queries have a plan"));
+        };
+        request.params.bind_query(&mut query)?;
+        let (planned, _) = self.0.plan(&request, &query).await?;
+        let physical = planned.state.create_physical_plan(&planned.plan).await?;
+        Ok(crate::answer::plan_text(physical.as_ref()))
+    }
+}
+
+/// What a request's statements are together.
+enum Work {
+    One(Box<ParsedStatement>),
+    Writes(Vec<ParsedStatement>),
+}
+
+impl Inner {
+    async fn run(&self, request: Request) -> Result<Outcome> {
+        let positions = Positions::new(&request.sql);
+        let run = async {
+            match classify(parse(&request.sql, &self.options.parse)?)? {
+                Work::Writes(writes) => self.write(request.clone(), writes).await,
+                Work::One(statement) => self.run_one(request.clone(), *statement).await,
+            }
+        };
+        run.await.map_err(|error: Error| diagnose(error, &positions))
+    }
+
+    async fn run_one(&self, request: Request, statement: ParsedStatement) -> Result<Outcome> {
+        match statement {
+            ParsedStatement::Query(mut query) => {
+                request.params.bind_query(&mut query)?;
+                self.query(&request, &query).await
+            }
+            ParsedStatement::Explain { analyze, verbose, mut query } => {
+                request.params.bind_query(&mut query)?;
+                let (Planned { state, plan }, basis) = self.plan(&request, &query).await?;
+                let positions = query.clauses.positions();
+                let plan = LogicalPlanBuilder::from(plan)
+                    .explain(verbose, analyze)
+                    .and_then(LogicalPlanBuilder::build)
+                    .diagnosed(positions)?;
+                let planned = Planned { state, plan };
+                Ok(Outcome::Rows(start(planned, positions.clone(), self.token(basis)).await?))
+            }
+            ParsedStatement::Show(show) => self.show(&request, show).await,
+            ParsedStatement::Define(definition) => {
+                refuse_reading_options(&request)?;
+                Ok(Outcome::Define(definition))
+            }
+            ParsedStatement::CreateTable(create) => {
+                refuse_reading_options(&request)?;
+                write::create_table(&self.store, &create).await.map(Outcome::Written)
+            }
+            ParsedStatement::DropTable(drop) => {
+                refuse_reading_options(&request)?;
+                write::drop_table(&self.store, &drop).await.map(Outcome::Written)
+            }
+            _ => Err(Error::internal("a statement was taken for another kind")),
+        }
+    }
+
+    async fn query(&self, request: &Request, query: &ParsedQuery) -> Result<Outcome> {
+        let (Planned { state, plan }, basis) = self.plan(request, query).await?;
+        let positions = query.clauses.positions().clone();
+        let plan = match request.limit.and_then(|limit| usize::try_from(limit).ok()) {
+            None => plan,
+            Some(limit) => LogicalPlanBuilder::from(plan)
+                .limit(0, Some(limit))
+                .and_then(LogicalPlanBuilder::build)
+                .diagnosed(&positions)?,
+        };
+        let rows = start(Planned { state, plan }, positions, self.token(basis)).await?;
+        Ok(Outcome::Rows(rows))
+    }
+
+    /// Plans a query at the request's basis.
+    async fn plan(&self, request: &Request, query: &ParsedQuery) -> Result<(Planned, Basis)> {
+        let basis = self.basis_of(request).await?;
+        self.check_tenant(&request.tenant)?;
+        let ctx = self.context(basis, &request.tenant);
+        let definitions = self.store.definitions_at(basis.tx);
+        let reading = Reading {
+            ctx: &ctx,
+            definitions: &definitions,
+            defaults: Defaults {
+                valid_time: request.valid_time,
+                system_time: request.system_time,
+            },
+            system_tables: &self.system_tables,
+        };
+        Ok((reading.plan(query).await?, basis))
+    }
+
+    async fn basis_of(&self, request: &Request) -> Result<Basis> {
+        let Some(token) = &request.basis else {
+            return Ok(self.store.latest());
+        };
+        let basis = parse_basis(&self.store, token)?;
+        reach(&self.store, basis).await?;
+        Ok(basis)
+    }
+
+    /// A tenant is made by its first write; the default one is always there.
+    fn check_tenant(&self, tenant: &Tenant) -> Result<()> {
+        if *tenant == Tenant::default() || self.store.tenants().contains(tenant) {
+            return Ok(());
+        }
+        let message = format!("tenant \"{tenant}\" does not exist");
+        Err(Error::new(SqlState::UnknownTenant, message))
+    }
+
+    fn context(&self, basis: Basis, tenant: &Tenant) -> StatementContext {
+        StatementContext::new(self.store.clone(), basis, tenant.clone())
+            .with_runtime(Arc::clone(&self.runtime))
+    }
+
+    fn token(&self, basis: Basis) -> String {
+        basis_token(&self.store, basis)
+    }
+
+    async fn show(&self, request: &Request, show: Show) -> Result<Outcome> {
+        let basis = self.basis_of(request).await?;
+        let definitions = self.store.definitions_at(basis.tx);
+        let named = |kind| definitions.all(kind).map(|one| one.name.clone()).collect();
+        use everwhen_storage::DefinitionKind as Kind;
+        let (name, values): (&str, Vec<String>) = match show {
+            Show::SnapshotToken => ("snapshot_token", vec![self.token(basis)]),
+            Show::ClockTime => ("clock_time", vec![basis.now.to_string()]),
+            Show::Tables => ("table", definitions.tables.keys().cloned().collect()),
+            Show::Streams => ("stream", named(Kind::Stream)),
+            Show::Mappings => ("mapping", named(Kind::Mapping)),
+            Show::Projections => ("projection", named(Kind::Projection)),
+        };
+        let column: ArrayRef = Arc::new(StringArray::from(values));
+        let batch = RecordBatch::try_from_iter([(name, column)])?;
+        at_hand(&batch, self.token(basis)).map(Outcome::Rows)
+    }
+
+    async fn write(&self, request: Request, statements: Vec<ParsedStatement>) -> Result<Outcome> {
+        refuse_reading_options(&request)?;
+        let writing = Writing {
+            store: &self.store,
+            runtime: &self.runtime,
+            tenant: &request.tenant,
+            system_tables: &self.system_tables,
+            params: &request.params,
+        };
+        writing.run(statements).await.map(Outcome::Written)
+    }
+}
+
+/// A request that writes is done at the writer's own basis.
+fn refuse_reading_options(request: &Request) -> Result<()> {
+    let given = [
+        ("valid_time", request.valid_time.is_some()),
+        ("system_time", request.system_time.is_some()),
+        ("basis", request.basis.is_some()),
+    ];
+    match given.into_iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let message = format!("a request that writes takes no {name}");
+            Err(Error::unsupported(message).with_hint(
+                "name the period in the statement: _valid_from and _valid_to, or FOR PORTION OF",
+            ))
+        }
+    }
+}
+
+fn classify(statements: Vec<ParsedStatement>) -> Result<Work> {
+    let mut rest = Vec::with_capacity(statements.len());
+    let mut read_only = None;
+    let mut open = false;
+    for statement in statements {
+        match statement {
+            ParsedStatement::Begin { read_only: mode } => {
+                if open || !rest.is_empty() {
+                    return Err(Error::unsupported("a request holds one transaction"));
+                }
+                (open, read_only) = (true, mode);
+            }
+            ParsedStatement::Commit if open => open = false,
+            ParsedStatement::Commit => {
+                let message = "COMMIT without BEGIN";
+                return Err(Error::new(SqlState::NoActiveTransaction, message));
+            }
+            ParsedStatement::Rollback => {
+                return Err(Error::unsupported("ROLLBACK in one request with its BEGIN undoes nothing"));
+            }
+            other => rest.push(other),
+        }
+    }
+    let is_write = |statement: &ParsedStatement| {
+        matches!(
+            statement,
+            ParsedStatement::Insert(_) | ParsedStatement::Update(_) | ParsedStatement::Delete(_)
+        )
+    };
+    let defines = |statement: &ParsedStatement| {
+        matches!(
+            statement,
+            ParsedStatement::CreateTable(_)
+                | ParsedStatement::DropTable(_)
+                | ParsedStatement::Define(_)
+        )
+    };
+    let writes = rest.iter().filter(|statement| is_write(statement)).count();
+    let changes = writes + rest.iter().filter(|statement| defines(statement)).count();
+    if read_only == Some(true) && changes > 0 {
+        let message = "a read transaction takes no writes";
+        return Err(Error::new(SqlState::ReadOnlyTransaction, message));
+    }
+    if rest.is_empty() {
+        return Err(Error::syntax("the request holds no statement"));
+    }
+    if writes == rest.len() {
+        return Ok(Work::Writes(rest));
+    }
+    if rest.len() == 1 {
+        return Ok(Work::One(Box::new(rest.swap_remove(0))));
+    }
+    if rest.iter().any(defines) {
+        return Err(Error::unsupported("a definition stands alone in its request"));
+    }
+    if writes > 0 {
+        return Err(Error::unsupported("queries cannot stand in a transaction that writes"));
+    }
+    Err(Error::unsupported("a request holds one query"))
+}

@@ -1,0 +1,247 @@
+//! Writes: statements to assertions, all of one request in one transaction.
+//!
+//! What needs nothing of the store's state is handed straight to the writer ([`Writing::blind`]);
+//! everything else is evaluated inside the writer's turn, so that nothing comes in between, with
+//! now = the system time that the transaction will get.
+
+mod change;
+mod draft;
+mod insert;
+mod literals;
+mod returning;
+mod tables;
+mod values;
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::physical_plan::collect;
+use everwhen_storage::{
+    Basis, Batch, Committed, Definitions, Store, SystemTime, Tenant, Turn, Tx, TxOutcome,
+};
+
+use crate::answer::Shape;
+use crate::basis::basis_token;
+use crate::diagnose::Diagnose;
+use crate::dialect::{ParsedQuery, ParsedStatement};
+use crate::engine::WriteAnswer;
+use crate::error::{Error, Result};
+use crate::params::Params;
+use crate::read::{Defaults, Reading};
+use crate::session::StatementContext;
+use crate::system_tables::SystemTables;
+use draft::Draft;
+use returning::Returning;
+
+pub use tables::{create_table, drop_table};
+
+/// What a request's writes are done with.
+pub struct Writing<'a> {
+    pub store: &'a Store,
+    pub runtime: &'a Arc<RuntimeEnv>,
+    pub tenant: &'a Tenant,
+    pub system_tables: &'a SystemTables,
+    pub params: &'a Params,
+}
+
+impl Writing<'_> {
+    /// Runs the writes of a request as one transaction.
+    ///
+    /// # Errors
+    /// Whatever is wrong with them; nothing is written then.
+    pub async fn run(&self, mut statements: Vec<ParsedStatement>) -> Result<WriteAnswer> {
+        for statement in &mut statements {
+            self.bind(statement)?;
+        }
+        if let Some(batch) = self.blind(&statements)? {
+            match self.store.write(batch).await {
+                // The tables changed under it: what is right is decided in the writer's turn.
+                Err(everwhen_storage::Error::Refused { .. }) => {}
+                committed => return self.answer(&committed?, None),
+            }
+        }
+        let turn = self.store.turn().await?;
+        self.in_turn(turn, statements).await
+    }
+
+    /// Builds the batch of writes that depend on nothing: INSERTs of literal values into tables
+    /// that have the columns already.
+    fn blind(&self, statements: &[ParsedStatement]) -> Result<Option<Batch>> {
+        let definitions = self.store.definitions();
+        let mut draft = Draft::new(&definitions, self.tenant, self.store.latest().now);
+        for statement in statements {
+            let ParsedStatement::Insert(insert) = statement else { return Ok(None) };
+            if insert.returning.is_some() || definitions.table(&insert.table.name).is_none() {
+                return Ok(None);
+            }
+            let Some(source) = insert::literal_source(insert, &definitions)? else {
+                return Ok(None);
+            };
+            if !insert::is_blind(insert) {
+                return Ok(None);
+            }
+            insert::draft_rows(&mut draft, insert, source, None)?;
+        }
+        if !draft.changes.is_empty() || draft.needs_turn {
+            return Ok(None);
+        }
+        Ok(Some(Batch { txs: vec![Tx { writes: draft.writes, position: None }], ..Batch::default() }))
+    }
+
+    async fn in_turn(&self, turn: Turn, statements: Vec<ParsedStatement>) -> Result<WriteAnswer> {
+        let definitions = turn.definitions();
+        let basis = turn.basis();
+        let ctx = StatementContext::new(self.store.clone(), basis, self.tenant.clone())
+            .with_runtime(Arc::clone(self.runtime));
+        let mut draft = Draft::new(&definitions, self.tenant, basis.now);
+        let mut returning = None;
+        let last = statements.len() - 1;
+        for (at, statement) in statements.iter().enumerate() {
+            let asked = self.draft(&ctx, &mut draft, statement).await?;
+            match asked {
+                Some(_) if at != last => {
+                    let message = "RETURNING stands at the last statement of a transaction";
+                    return Err(Error::unsupported(message));
+                }
+                asked => returning = asked,
+            }
+        }
+        let returned = match returning {
+            None => None,
+            Some(returning) => Some(returning.rows(&ctx).await?),
+        };
+        if draft.writes.is_empty() && draft.changes.is_empty() {
+            return self.nothing(basis, returned);
+        }
+        let batch = Batch {
+            definitions: draft.changes,
+            txs: vec![Tx { writes: draft.writes, position: None }],
+            ..Batch::default()
+        };
+        let committed = turn.commit(batch).await?;
+        self.answer(&committed, returned)
+    }
+
+    async fn draft(
+        &self,
+        ctx: &StatementContext,
+        draft: &mut Draft,
+        statement: &ParsedStatement,
+    ) -> Result<Option<Returning>> {
+        match statement {
+            ParsedStatement::Insert(insert) => {
+                let reading = self.reading(ctx, &draft.definitions);
+                let source = match insert::literal_source(insert, &draft.definitions)? {
+                    Some(source) => source,
+                    None => insert::computed_source(&reading, draft, insert).await?,
+                };
+                let portion = change::insert_window(ctx, insert)?;
+                insert::draft_rows(draft, insert, source, portion)
+            }
+            ParsedStatement::Update(update) => {
+                change::update(self, ctx, draft, update).await
+            }
+            ParsedStatement::Delete(delete) => {
+                change::delete(self, ctx, draft, delete).await
+            }
+            _ => Err(Error::internal("a statement was taken for a write")),
+        }
+    }
+
+    fn reading<'b>(
+        &'b self,
+        ctx: &'b StatementContext,
+        definitions: &'b Definitions,
+    ) -> Reading<'b> {
+        Reading {
+            ctx,
+            definitions,
+            defaults: Defaults::default(),
+            system_tables: self.system_tables,
+        }
+    }
+
+    fn bind(&self, statement: &mut ParsedStatement) -> Result<()> {
+        match statement {
+            ParsedStatement::Insert(insert) => {
+                let positions = insert.source.clauses.positions().clone();
+                self.params.bind_query(&mut insert.source)?;
+                self.params.bind_portion(&mut insert.portion, &positions)?;
+                self.params.bind(&mut insert.returning, &positions)
+            }
+            ParsedStatement::Update(update) => {
+                let positions = update.clauses.positions().clone();
+                self.params.bind_clauses(&mut update.clauses)?;
+                self.params.bind_portion(&mut update.portion, &positions)?;
+                for (_, value) in &mut update.assignments {
+                    self.params.bind(value, &positions)?;
+                }
+                self.params.bind(&mut update.from, &positions)?;
+                self.params.bind(&mut update.selection, &positions)?;
+                self.params.bind(&mut update.returning, &positions)
+            }
+            ParsedStatement::Delete(delete) => {
+                let positions = delete.clauses.positions().clone();
+                self.params.bind_clauses(&mut delete.clauses)?;
+                self.params.bind_portion(&mut delete.portion, &positions)?;
+                self.params.bind(&mut delete.using, &positions)?;
+                self.params.bind(&mut delete.selection, &positions)?;
+                self.params.bind(&mut delete.returning, &positions)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Answers a write that asserts nothing: no transaction is spent.
+    fn nothing(&self, basis: Basis, returning: Option<Vec<RecordBatch>>) -> Result<WriteAnswer> {
+        let system_time = match basis.tx.get() {
+            0 => SystemTime::from_micros(basis.now.micros()),
+            _ => self.store.system_time(basis.tx)?,
+        };
+        Ok(WriteAnswer { returning, ..write_answer(self.store, basis.tx, system_time) })
+    }
+
+    fn answer(
+        &self,
+        committed: &Committed,
+        returning: Option<Vec<RecordBatch>>,
+    ) -> Result<WriteAnswer> {
+        Ok(WriteAnswer { returning, ..answer_of(self.store, committed)? })
+    }
+}
+
+/// Answers a commit of one transaction.
+fn answer_of(store: &Store, committed: &Committed) -> Result<WriteAnswer> {
+    let tx = match committed.outcomes.first() {
+        Some(TxOutcome::Applied(tx)) => *tx,
+        _ => committed.last_tx,
+    };
+    let system_time = match tx == committed.last_tx {
+        true => committed.system_time,
+        false => store.system_time(tx)?,
+    };
+    Ok(write_answer(store, tx, system_time))
+}
+
+fn write_answer(store: &Store, tx: everwhen_storage::TxId, system_time: SystemTime) -> WriteAnswer {
+    let now = everwhen_storage::ValidTime::from_micros(system_time.micros());
+    let basis = basis_token(store, Basis { tx, now });
+    WriteAnswer { tx, system_time, basis, returning: None }
+}
+
+/// Runs a query of a write and returns its rows, cast as they would leave.
+async fn rows_of(
+    reading: &Reading<'_>,
+    draft: &Draft,
+    query: &ParsedQuery,
+) -> Result<(Shape, Vec<RecordBatch>)> {
+    let positions = query.clauses.positions();
+    let planned = reading.plan(query).await?;
+    draft.refuse_reads_of_written(&planned.plan)?;
+    let shape = Shape::of(planned.plan.schema().as_arrow())?;
+    let physical = planned.state.create_physical_plan(&planned.plan).await.diagnosed(positions)?;
+    let batches = collect(physical, planned.state.task_ctx()).await.diagnosed(positions)?;
+    let cast: Result<Vec<_>> = batches.iter().map(|batch| shape.cast(batch)).collect();
+    Ok((shape, cast.diagnosed(positions)?))
+}

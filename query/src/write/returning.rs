@@ -1,0 +1,159 @@
+//! RETURNING: the rows that a write touches, through the statement's own select list.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
+use datafusion::catalog::MemTable;
+use datafusion::physical_plan::collect;
+use datafusion::sql::sqlparser::ast::{self, Ident, SelectItem, SetExpr, TableWithJoins};
+use everwhen_storage::{ColumnId, ColumnType, TableDef, ValidTime, Value};
+
+use crate::answer::Shape;
+use crate::columns::{ColumnBuilder, field_of};
+use crate::diagnose::Diagnose;
+use crate::dialect::{
+    Delete, Insert, Positions, Update, empty_select, query_of, table_factor,
+};
+use crate::error::Result;
+use crate::read::plan_query;
+use crate::session::{StatementContext, session_with};
+
+/// A row that a write touches.
+pub struct Affected {
+    pub key: Vec<Value>,
+    /// Of two values for one column the later counts.
+    pub fields: Vec<(ColumnId, Value)>,
+    pub from: ValidTime,
+    pub to: ValidTime,
+}
+
+/// The rows and the select list of a RETURNING.
+pub struct Returning {
+    items: Vec<SelectItem>,
+    table: TableDef,
+    target: Ident,
+    alias: Option<Ident>,
+    positions: Positions,
+    rows: Vec<Affected>,
+}
+
+/// A statement that writes to one table.
+pub trait Writes {
+    /// Returns the table's name and alias and the places of the statement's text.
+    fn target(&self) -> (&Ident, Option<&Ident>, &Positions);
+}
+
+impl Writes for Insert {
+    fn target(&self) -> (&Ident, Option<&Ident>, &Positions) {
+        (&self.table.ident, None, self.source.clauses.positions())
+    }
+}
+
+impl Writes for Update {
+    fn target(&self) -> (&Ident, Option<&Ident>, &Positions) {
+        (&self.table.ident, self.alias.as_ref(), self.clauses.positions())
+    }
+}
+
+impl Writes for Delete {
+    fn target(&self) -> (&Ident, Option<&Ident>, &Positions) {
+        (&self.table.ident, self.alias.as_ref(), self.clauses.positions())
+    }
+}
+
+impl Returning {
+    /// Starts gathering rows, where the statement asks for them.
+    pub fn new(
+        items: &Option<Vec<SelectItem>>,
+        table: &TableDef,
+        statement: &impl Writes,
+    ) -> Option<Self> {
+        let (target, alias, positions) = statement.target();
+        Some(Self {
+            items: items.clone()?,
+            table: table.clone(),
+            target: target.clone(),
+            alias: alias.cloned(),
+            positions: positions.clone(),
+            rows: Vec::new(),
+        })
+    }
+
+    /// Adds a row.
+    pub fn push(&mut self, row: Affected) {
+        self.rows.push(row);
+    }
+
+    /// Computes the select list over the rows. The period is there under its names but not in `*`.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the select list.
+    pub async fn rows(&self, ctx: &StatementContext) -> Result<Vec<RecordBatch>> {
+        let names_period = format!("{:?}", self.items).contains("_valid_");
+        let batch = self.batch(names_period)?;
+        let provider = MemTable::try_new(batch.schema(), vec![vec![batch]])?;
+        let name = crate::dialect::normal(&self.target);
+        let state = session_with(ctx, vec![(name, Arc::new(provider))], Vec::new())?;
+        let alias = self.alias.clone().map(|name| ast::TableAlias {
+            explicit: true,
+            name,
+            columns: Vec::new(),
+            at: None,
+        });
+        let select = ast::Select {
+            projection: self.items.clone(),
+            from: vec![TableWithJoins {
+                relation: table_factor(self.target.clone(), alias),
+                joins: Vec::new(),
+            }],
+            ..empty_select()
+        };
+        let query = Box::new(query_of(SetExpr::Select(Box::new(select))));
+        let plan = plan_query(&state, query, &self.positions).await?;
+        let shape = Shape::of(plan.schema().as_arrow())?;
+        let physical = state.create_physical_plan(&plan).await.diagnosed(&self.positions)?;
+        let batches = collect(physical, state.task_ctx()).await.diagnosed(&self.positions)?;
+        if batches.is_empty() {
+            return Ok(vec![RecordBatch::new_empty(shape.schema)]);
+        }
+        batches.iter().map(|batch| shape.cast(batch)).collect()
+    }
+
+    fn batch(&self, with_period: bool) -> Result<RecordBatch> {
+        let mut fields = Vec::new();
+        let mut arrays = Vec::new();
+        for column in self.table.star() {
+            let mut builder = ColumnBuilder::new(&column.kind, self.rows.len());
+            let place = self.table.key.iter().position(|id| *id == column.id);
+            for row in &self.rows {
+                let value = match place {
+                    Some(place) => row.key.get(place),
+                    None => {
+                        let found = row.fields.iter().rev().find(|(id, _)| *id == column.id);
+                        found.map(|(_, value)| value)
+                    }
+                };
+                builder.append(value.unwrap_or(&Value::Null));
+            }
+            fields.push(field_of(&column.name, &column.kind));
+            arrays.push(builder.finish());
+        }
+        if with_period {
+            let bounds: [(&str, fn(&Affected) -> ValidTime); 2] =
+                [("_valid_from", |row| row.from), ("_valid_to", |row| row.to)];
+            for (name, bound) in bounds {
+                let mut builder = ColumnBuilder::new(&ColumnType::Timestamp, self.rows.len());
+                for row in &self.rows {
+                    builder.append(&match bound(row) {
+                        open if open.is_open() => Value::Null,
+                        at => Value::Timestamp(at.micros()),
+                    });
+                }
+                fields.push(field_of(name, &ColumnType::Timestamp));
+                arrays.push(builder.finish());
+            }
+        }
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?)
+    }
+}
