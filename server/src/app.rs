@@ -68,6 +68,9 @@ impl Endpoints {
     }
 }
 
+/// Longer than any statement runs.
+const NO_TIMEOUT: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// Starts servers.
 pub struct App;
 
@@ -254,10 +257,12 @@ fn build_services(
     store: Store,
     queries: &Runtime,
 ) -> Result<Arc<Services>, Error> {
-    let engine_options = EngineOptions {
+    let mut engine_options = EngineOptions {
         memory_bytes_max: config.query_memory_bytes_max,
+        timeout: config.query_timeout.unwrap_or(NO_TIMEOUT),
         ..EngineOptions::default()
     };
+    engine_options.parse.bytes_max = config.sql_bytes_max;
     let engine = Engine::new(store.clone(), engine_options);
     let ingest_options =
         IngestOptions { record_bytes_max: config.record_bytes_max, ..IngestOptions::default() };

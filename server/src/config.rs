@@ -221,7 +221,7 @@ impl Default for Config {
             query_threads: 0,
             query_timeout: Some(Duration::from_secs(300)),
             statements_max: 64,
-            sql_bytes_max: 4 << 20,
+            sql_bytes_max: 1 << 20,
             body_bytes_max: 64 << 20,
             record_bytes_max: 1 << 20,
             drain: Duration::from_secs(10),

@@ -85,10 +85,19 @@ fn render_histogram(out: &mut String, name: &str, labels: &str, histogram: &Hist
 
 /// Writes one gauge with its lines.
 pub fn render_gauge(out: &mut String, name: &'static str, lines: &[Gauge]) {
+    render_lines(out, name, "gauge", lines);
+}
+
+/// Writes one counter that is kept elsewhere, with its lines.
+pub fn render_counter(out: &mut String, name: &'static str, lines: &[Gauge]) {
+    render_lines(out, name, "counter", lines);
+}
+
+fn render_lines(out: &mut String, name: &'static str, kind: &str, lines: &[Gauge]) {
     if lines.is_empty() {
         return;
     }
-    put(out, format_args!("# HELP {name} {}\n# TYPE {name} gauge\n", help(name)));
+    put(out, format_args!("# HELP {name} {}\n# TYPE {name} {kind}\n", help(name)));
     for (labels, value) in lines {
         let borrowed: Vec<_> = labels.iter().map(|(k, v)| (*k, v.as_str())).collect();
         put(out, format_args!("{name}{} {value}\n", braced(&labels_text(&borrowed))));
@@ -128,6 +137,10 @@ fn help(name: &str) -> &'static str {
         "everwhen_stream_lag" => "Records between a stream's next offset and the topic's end.",
         "everwhen_stream_next_offset" => "Next offset to read of a stream's partition.",
         "everwhen_stream_running" => "1 while a stream's partition is read without error.",
+        "everwhen_stream_records_total" => "Records taken, by stream and fate.",
+        "everwhen_stream_bytes_total" => "Bytes of the records taken.",
+        "everwhen_stream_batches_total" => "Batches of records committed.",
+        "everwhen_stream_restarts_total" => "Source clients made anew after a failure.",
         "everwhen_projection_delivered_tx" => "Transaction a projection's sink has reached.",
         "everwhen_projection_lag_tx" => "Transactions a projection's sink is behind.",
         "everwhen_projection_pending_keys" => "Keys of a projection computed and not delivered.",

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Services;
 use crate::failure::{Answered, Failure};
-use crate::metrics::{Gauge, render_gauge};
+use crate::metrics::{Gauge, render_counter, render_gauge};
 
 /// How far the test clock is to be moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +89,7 @@ pub fn metrics_page(services: &Services) -> String {
     let ready = if services.health.is_ready() { 1.0 } else { 0.0 };
     render_gauge(&mut page, "everwhen_ready", &one(ready));
     stream_gauges(services, &mut page);
+    stream_counters(services, &mut page);
     super::project::gauges(services, &mut page);
     page
 }
@@ -109,6 +110,35 @@ fn stream_gauges(services: &Services, page: &mut String) {
     render_gauge(page, "everwhen_stream_next_offset", &next);
     let running = of(&|s| Some(if s.error.is_none() { 1.0 } else { 0.0 }));
     render_gauge(page, "everwhen_stream_running", &running);
+}
+
+fn stream_counters(services: &Services, page: &mut String) {
+    let streams = services.ingest.metrics();
+    let mut records: Vec<Gauge> = Vec::new();
+    for (stream, counts) in &streams {
+        let fates = [
+            ("applied", counts.applied),
+            ("duplicate", counts.duplicates),
+            ("stale", counts.stale),
+            ("unmatched", counts.unmatched),
+            ("dead_letter", counts.dead_letters),
+            ("passed", counts.passed),
+        ];
+        records.extend(fates.map(|(fate, count)| {
+            let labels = vec![("stream", stream.clone()), ("fate", fate.to_owned())];
+            (labels, approximate(count))
+        }));
+    }
+    render_counter(page, "everwhen_stream_records_total", &records);
+    let of = |value: fn(&everwhen_ingest::StreamMetrics) -> u64| -> Vec<Gauge> {
+        let line = |(stream, counts): &(String, everwhen_ingest::StreamMetrics)| {
+            (vec![("stream", stream.clone())], approximate(value(counts)))
+        };
+        streams.iter().map(line).collect()
+    };
+    render_counter(page, "everwhen_stream_bytes_total", &of(|counts| counts.bytes));
+    render_counter(page, "everwhen_stream_batches_total", &of(|counts| counts.batches));
+    render_counter(page, "everwhen_stream_restarts_total", &of(|counts| counts.restarts));
 }
 
 /// Returns a count as Prometheus has it: exact up to 2^53.

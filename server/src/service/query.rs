@@ -176,7 +176,7 @@ fn forward(
             let item = match until(deadline, stream.next()).await {
                 Ok(None) => return,
                 Ok(Some(Ok(batch))) => Ok(batch),
-                Ok(Some(Err(error))) => Err(Failure::from(QueryError::from(error))),
+                Ok(Some(Err(error))) => Err(Failure::from(error)),
                 Err(late) => Err(late),
             };
             let last = item.is_err();
