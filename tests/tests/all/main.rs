@@ -7,5 +7,7 @@ mod crash;
 mod docs;
 mod end_to_end;
 mod model;
+mod projections;
 mod scenario;
+mod sinks;
 mod tidy;
