@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use everwhen_storage::{Clock, Store};
@@ -32,6 +33,7 @@ use crate::commit::Committer;
 use crate::error::Error;
 use crate::metrics::{Counters, Tally};
 use crate::pipeline::{self, Work};
+use crate::plan::StreamPlan;
 use crate::signal::StopSignal;
 use crate::status::{Board, State};
 use crate::stream::{KafkaTopic, RECEIVABLE_BYTES_MAX};
@@ -140,7 +142,7 @@ impl Worker {
             self.board.set(State::NoMapping, None);
             self.await_mapping()
         } else {
-            self.read(&consumer, &seen, starts)
+            self.read(&plan, &consumer, &seen, starts)
         };
         self.board.watch(None);
         ended
@@ -243,8 +245,8 @@ impl Worker {
             partitions = starts.len(),
             "stream is running"
         );
-        let mut session = Session::new(self, consumer, seen, starts, sender);
-        let ended = session.run();
+        let mut session = Session::new(self, plan, consumer, seen, starts, sender);
+        let ended = session.run(&pipeline);
         drop(session);
         match (pipeline::join(pipeline), ended) {
             (Ok(()), ended) => ended,
@@ -280,6 +282,7 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     fn new(
         worker: &'a Worker,
+        plan: &StreamPlan,
         consumer: &'a Client,
         seen: &'a Mutex<Seen>,
         next: BTreeMap<i32, i64>,
@@ -295,8 +298,8 @@ impl<'a> Session<'a> {
             sender,
             work: Work::default(),
             next,
-            record_bytes_max: RECEIVABLE_BYTES_MAX,
-            wants_headers: true,
+            record_bytes_max: plan.record_bytes_max,
+            wants_headers: plan.wants_headers(),
             headers: Vec::new(),
             got_record: false,
             last_record: now,
@@ -305,8 +308,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn run(&mut self) -> Ended {
-        self.take_up_plan();
+    /// Reads until there is a reason to stop; the pipeline's end is one.
+    fn run(&mut self, pipeline: &JoinHandle<crate::Result<()>>) -> Ended {
         let mut since_upkeep = 0;
         let mut busy = false;
         loop {
@@ -338,6 +341,9 @@ impl<'a> Session<'a> {
             }
             if idle || full || since_upkeep >= UPKEEP_RECORDS {
                 since_upkeep = 0;
+                if pipeline.is_finished() {
+                    return Ended::Changed;
+                }
                 if let Some(ended) = self.upkeep() {
                     return ended;
                 }
@@ -439,7 +445,9 @@ impl<'a> Session<'a> {
         if std::mem::take(&mut self.got_record) {
             self.last_record = now;
         }
-        self.take_up_plan();
+        if let Some(ended) = self.take_up_plan() {
+            return Some(ended);
+        }
         self.pass_markers();
         let is_up = self.seen.lock().is_up;
         if is_up && self.worker.board.state() == State::Waiting {
@@ -462,11 +470,17 @@ impl<'a> Session<'a> {
         self.stalled(now)
     }
 
-    /// Follows changes of the stream's definition that the client does not care about.
-    fn take_up_plan(&mut self) {
-        if let Ok(plan) = self.worker.committer.plan() {
-            self.record_bytes_max = plan.record_bytes_max;
-            self.wants_headers = plan.wants_headers();
+    /// Follows changes of the definitions; ends the session where nothing can be mapped now.
+    fn take_up_plan(&mut self) -> Option<Ended> {
+        match self.worker.committer.plan() {
+            Ok(plan) if plan.is_idle() => Some(Ended::Changed),
+            Ok(plan) => {
+                self.record_bytes_max = plan.record_bytes_max;
+                self.wants_headers = plan.wants_headers();
+                None
+            }
+            Err(Error::UnknownStream { .. }) => Some(Ended::Changed),
+            Err(error) => Some(Ended::Held(error.to_string())),
         }
     }
 

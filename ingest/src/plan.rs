@@ -188,3 +188,6 @@ impl Prepared {
         self.tally.dead_letters += 1;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -308,6 +308,7 @@ fn reads_json(call: &ScalarFunction) -> bool {
 /// An output that is a JSON value itself (`payload->'x'`) is given as JSON text.
 fn json_text_at_top(logical: Expr) -> Expr {
     match logical {
+        Expr::Alias(alias) => json_text_at_top(*alias.expr),
         Expr::ScalarFunction(call) if call.func.name() == "json_get" => {
             Expr::ScalarFunction(ScalarFunction {
                 func: datafusion_functions_json::udfs::json_get_json_udf(),
