@@ -33,6 +33,8 @@ pub struct Program {
     pub tables: BTreeMap<TableId, Arc<TableDef>>,
     /// Those of them that are read as of now.
     pub clocked: BTreeSet<TableId>,
+    /// A tenant may have rows before anything is written for it, such as a total of nothing.
+    pub from_nothing: bool,
 }
 
 /// How a projection's changes are computed.
@@ -82,7 +84,11 @@ impl Program {
             }
             tables.insert(table.def.id, Arc::clone(&table.def));
         }
-        Ok(Self { plan, way, columns, key: places, unique, tables, clocked })
+        let from_nothing = match &way {
+            Way::Delta(node) => yields_from_nothing(node),
+            Way::Compare(_) => true,
+        };
+        Ok(Self { plan, way, columns, key: places, unique, tables, clocked, from_nothing })
     }
 
     /// Returns the indexes that restricted evaluation asks for: table and columns.
@@ -95,6 +101,15 @@ impl Program {
             want_below(root, &mut wanted);
         }
         wanted
+    }
+}
+
+/// True where a node may have rows over empty tables.
+fn yields_from_nothing(node: &Node) -> bool {
+    match &node.kind {
+        Kind::Constant(rows) => rows.num_rows() > 0,
+        Kind::Aggregate(aggregate) if aggregate.group.is_empty() => true,
+        _ => node.inputs().into_iter().any(yields_from_nothing),
     }
 }
 

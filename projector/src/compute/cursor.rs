@@ -8,6 +8,7 @@
 //! p 00 name 00 l                           the last lease given
 //! p 00 name 00 c generation first_change   a chunk of the outstanding step (numbers big endian)
 //! p 00 name 00 q tenant 00 key             a key in quarantine
+//! p 00 name 00 t tenant                    a tenant whose rows from nothing are delivered
 //! ```
 
 use everwhen_storage::{Basis, Store, Tenant, TxId, ValidTime};
@@ -158,6 +159,16 @@ pub fn chunks_prefix(name: &str) -> Vec<u8> {
 pub fn held_key(name: &str, tenant: &Tenant, key: &str) -> Vec<u8> {
     let rest = [tenant.as_str().as_bytes(), b"\0", key.as_bytes()].concat();
     entry(name, b'q', &rest)
+}
+
+/// Returns the key of a tenant that has been met.
+pub fn met_key(name: &str, tenant: &Tenant) -> Vec<u8> {
+    entry(name, b't', tenant.as_str().as_bytes())
+}
+
+/// Returns the prefix of the tenants that have been met.
+pub fn met_prefix(name: &str) -> Vec<u8> {
+    entry(name, b't', &[])
 }
 
 /// Returns the prefix of a projection's quarantined keys.

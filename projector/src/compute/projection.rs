@@ -1,6 +1,6 @@
 //! One projection while the server runs: its program, its state, and steps over them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use super::admit::Program;
 use super::cursor::{
     ChunkHead, Delivered, Entries, Held, Outstanding, RowChange, State, chunk_key, decode, encode,
-    held_key, held_prefix, prefix, read, state_key,
+    held_key, held_prefix, met_key, met_prefix, prefix, read, state_key,
 };
 use super::definition::Body;
 use super::full::Full;
@@ -43,6 +43,8 @@ pub struct Projection {
 struct Shared {
     state: State,
     held: Arc<HeldKeys>,
+    /// See [`Work::known`].
+    known: Arc<BTreeSet<Tenant>>,
     leasing: Leasing,
     /// What went wrong last, and until when not to try again.
     failure: Option<Failure>,
@@ -138,6 +140,12 @@ impl Projection {
             let entry: Held = decode(name, &bytes)?;
             held.insert((Tenant::new(&entry.tenant)?, entry.key.clone()), entry);
         }
+        let met = met_prefix(name);
+        let mut known = BTreeSet::new();
+        for (key, _) in store.cursors(&met, usize::MAX)? {
+            let tenant = String::from_utf8_lossy(&key[met.len()..]).into_owned();
+            known.insert(Tenant::new(&tenant)?);
+        }
         Ok(Self {
             name: name.to_owned(),
             body,
@@ -147,6 +155,7 @@ impl Projection {
             shared: Mutex::new(Shared {
                 state,
                 held: Arc::new(held),
+                known: Arc::new(known),
                 leasing: Leasing::default(),
                 failure: None,
                 refused: None,
@@ -233,9 +242,9 @@ impl Projection {
     }
 
     fn advance_to(&self, tools: &Tools<'_>, latest: Basis) -> Result<bool> {
-        let (state, held) = {
+        let (state, held, known) = {
             let shared = self.shared.lock();
-            (shared.state.clone(), Arc::clone(&shared.held))
+            (shared.state.clone(), Arc::clone(&shared.held), Arc::clone(&shared.known))
         };
         let definitions = tools.store.definitions();
         let program = self.program(tools.store, &definitions)?;
@@ -245,6 +254,7 @@ impl Projection {
             program: &program,
             body: &self.body,
             held: &held,
+            known: &known,
             full: tools.full,
             records_max: tools.records_max,
         };
@@ -270,6 +280,9 @@ impl Projection {
         let name = &self.name;
         let mut entries: Entries = Vec::new();
         let held = self.keep_held(&mut entries, held, &step)?;
+        for tenant in &step.met {
+            entries.push((met_key(name, tenant), Some(Vec::new())));
+        }
         let mut first_chunk = None;
         let leaves = step.reload || !step.rows.is_empty();
         if leaves {
@@ -303,6 +316,9 @@ impl Projection {
         let mut shared = self.shared.lock();
         shared.state = state;
         shared.held = held;
+        if !step.met.is_empty() {
+            Arc::make_mut(&mut shared.known).extend(step.met);
+        }
         shared.boundary = boundary;
         shared.boundary_known = true;
         shared.first_chunk = first_chunk;
@@ -419,6 +435,7 @@ impl Projection {
         start_generation(store, &self.name, &state)?;
         shared.state = state;
         shared.held = Arc::default();
+        shared.known = Arc::default();
         shared.first_chunk = None;
         shared.leasing.end();
         drop(shared);

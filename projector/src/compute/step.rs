@@ -35,6 +35,8 @@ pub struct Work<'a> {
     pub body: &'a Body,
     /// Keys in quarantine before the step.
     pub held: &'a HeldKeys,
+    /// Tenants whose rows from nothing are delivered; kept only where a query has such rows.
+    pub known: &'a BTreeSet<Tenant>,
     /// Runs full queries, for what has no delta.
     pub full: &'a Full,
     /// Change records read by one step, about.
@@ -52,6 +54,8 @@ pub struct Step {
     pub rows: Vec<RowChange>,
     /// Keys that came into quarantine (or stay for another reason), and such that left it.
     pub held: BTreeMap<(Tenant, String), Option<Held>>,
+    /// Tenants met for the first time, where the query has rows from nothing.
+    pub met: Vec<Tenant>,
     /// Rows that scans have put out.
     pub rows_read: u64,
 }
@@ -63,27 +67,45 @@ impl Work<'_> {
     pub fn load(&self, to: Basis) -> Result<Step> {
         let mut step = self.empty_step(to, true);
         for tenant in self.tenants() {
-            let read = self.store.read(to.tx, |view| {
-                let reader = self.reader(view, to, &tenant);
-                let rows = match &self.program.way {
-                    Way::Delta(root) => evaluate(root, &reader, None),
-                    Way::Compare(_) => self.full.rows(self.store, &self.program.plan, to, &tenant),
-                };
-                Ok(rows.map(|rows| (rows, reader.rows_read.get())))
-            })?;
-            let (rows, rows_read) = read?;
-            step.rows_read += rows_read;
-            let rows = rows.consolidated()?;
-            self.emit(&mut step, &tenant, &rows, &Loaded(&rows))?;
+            self.load_tenant(&mut step, tenant)?;
         }
         Ok(step)
+    }
+
+    fn load_tenant(&self, step: &mut Step, tenant: Tenant) -> Result<()> {
+        let to = step.to;
+        let read = self.store.read(to.tx, |view| {
+            let reader = self.reader(view, to, &tenant);
+            let rows = match &self.program.way {
+                Way::Delta(root) => evaluate(root, &reader, None),
+                Way::Compare(_) => self.full.rows(self.store, &self.program.plan, to, &tenant),
+            };
+            Ok(rows.map(|rows| (rows, reader.rows_read.get())))
+        })?;
+        let (rows, rows_read) = read?;
+        step.rows_read += rows_read;
+        let rows = rows.consolidated()?;
+        self.emit(step, &tenant, &rows, &Loaded(&rows))?;
+        if self.program.from_nothing {
+            step.met.push(tenant);
+        }
+        Ok(())
     }
 
     /// Computes the step from one basis towards another; it may end earlier where much changed.
     pub fn step(&self, from: Basis, latest: Basis) -> Result<Step> {
         let (to, changes) = self.changes(from, latest)?;
         let mut step = self.empty_step(to, false);
+        if self.program.from_nothing {
+            let fresh = |tenant: &Tenant| !self.known.contains(tenant);
+            for tenant in self.tenants().into_iter().filter(fresh) {
+                self.load_tenant(&mut step, tenant)?;
+            }
+        }
         for (tenant, tables) in &changes {
+            if step.met.contains(tenant) {
+                continue;
+            }
             match &self.program.way {
                 Way::Delta(root) => {
                     let done = self.store.read(to.tx, |view| {
@@ -110,7 +132,8 @@ impl Work<'_> {
     }
 
     const fn empty_step(&self, to: Basis, reload: bool) -> Step {
-        Step { to, reload, rows: Vec::new(), held: BTreeMap::new(), rows_read: 0 }
+        let held = BTreeMap::new();
+        Step { to, reload, rows: Vec::new(), held, met: Vec::new(), rows_read: 0 }
     }
 
     fn reader<'r, 'db>(
