@@ -179,20 +179,20 @@ impl Fork {
     }
 }
 
-/// Returns the `archive` key of a piece that was superseded at `tx_to`.
-pub(crate) fn archive(row_prefix: &[u8], fork: Fork, tx_to: TxId) -> Vec<u8> {
-    let mut out = Vec::with_capacity(row_prefix.len() + ARCHIVE_SUFFIX);
-    archive_into(&mut out, row_prefix, fork, tx_to);
+/// Returns the part of an `archive` key after the row prefix, of a piece superseded at `tx_to`.
+pub(crate) fn archive_suffix(fork: Fork, tx_to: TxId) -> [u8; ARCHIVE_SUFFIX] {
+    let mut out = [0; ARCHIVE_SUFFIX];
+    out[0] = fork.level;
+    out[1..9].copy_from_slice(&fork.at.to_be_bytes());
+    out[9..17].copy_from_slice(&tx_to.get().to_be_bytes());
     out
 }
 
-/// Writes what [`archive`] returns into a buffer, in place of what it held.
+/// Makes `out` the `archive` key of a piece that was superseded at `tx_to`.
 pub(crate) fn archive_into(out: &mut Vec<u8>, row_prefix: &[u8], fork: Fork, tx_to: TxId) {
     out.clear();
     out.extend_from_slice(row_prefix);
-    out.push(fork.level);
-    out.extend_from_slice(&fork.at.to_be_bytes());
-    out.extend_from_slice(&tx_to.get().to_be_bytes());
+    out.extend_from_slice(&archive_suffix(fork, tx_to));
 }
 
 /// Returns the node and `tx_to` of an `archive` key.

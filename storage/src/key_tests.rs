@@ -130,7 +130,8 @@ fn suffixes_round_trip() {
     let from = ValidTime::from_micros(-5);
     assert_eq!(timeline_from(&timeline(&prefix, from)).unwrap(), from);
     let fork = Fork { level: 3, at: 8 };
-    let archived = archive(&prefix, fork, TxId::new(9));
+    let mut archived = Vec::new();
+    archive_into(&mut archived, &prefix, fork, TxId::new(9));
     assert_eq!(split_archive(&archived).unwrap(), (fork, TxId::new(9)));
     assert_eq!(without_suffix(&archived, ARCHIVE_SUFFIX).unwrap(), prefix);
     let position = Position { valid_from: from, order: -2, tx: TxId::new(4), ordinal: 1 };

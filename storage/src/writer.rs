@@ -31,6 +31,7 @@ use tables::{Tables, check_definitions};
 
 mod group;
 mod key_state;
+mod sorted;
 pub(crate) mod tables;
 
 /// Batches that may wait before callers do.

@@ -122,7 +122,8 @@ impl Layout {
                         let mut bytes = Vec::new();
                         let header = ArchiveHeader { valid, tx_from: TxId::new(tx_from) };
                         header.put(&mut bytes, document(value).as_bytes());
-                        let key = key::archive(&prefix, fork, TxId::new(tx));
+                        let suffix = key::archive_suffix(fork, TxId::new(tx));
+                        let key = [prefix.as_slice(), &suffix].concat();
                         put(Family::Archive, &key, &bytes);
                     }
                     from = end;

@@ -22,6 +22,7 @@ use crate::timeline::{Change, Said, Segment, effective, recorded};
 use crate::tx::TxId;
 
 use super::key_state::KeyState;
+use super::sorted::Sorted;
 use super::tables::Tables;
 
 /// The folding of one group, up to its commit.
@@ -43,6 +44,10 @@ pub(super) struct Group<'w> {
     changed_events: BTreeSet<Vec<u8>>,
     timeline: Option<DbIterator<'w>>,
     assertions: Option<DbIterator<'w>>,
+    said: Sorted,
+    archived: Sorted,
+    bounds: Sorted,
+    indexed: Sorted,
     value: Vec<u8>,
 }
 
@@ -50,6 +55,14 @@ pub(super) struct Group<'w> {
 enum KeyOp<'t> {
     Say { said: Said, exact: bool, event_id: Option<&'t EventId> },
     TakeBack { suffix: Suffix, said: Said },
+}
+
+/// One step in changing a key over a period.
+enum Step<'t> {
+    /// Applies an assertion over what is there.
+    Apply(&'t Said),
+    /// Puts segments in the place of what is there.
+    Replace(Vec<Segment>),
 }
 
 /// A transaction while its writes are resolved.
@@ -87,6 +100,10 @@ impl<'w> Group<'w> {
             changed_events: BTreeSet::new(),
             timeline: None,
             assertions: None,
+            said: Sorted::default(),
+            archived: Sorted::default(),
+            bounds: Sorted::default(),
+            indexed: Sorted::default(),
             value: Vec::with_capacity(1024),
         }
     }
@@ -371,48 +388,58 @@ impl<'w> Group<'w> {
         system_time: SystemTime,
     ) -> Result<()> {
         let place = ops[0].0;
-        let precedence = self.tables.get(self.states[place].table)?.precedence;
-        let (before, after) = match precedence {
-            Precedence::Recorded => self.apply_in_turn(place, ops, tx)?,
-            Precedence::Effective => {
-                let (last_in_order, touched) = self.register(place, ops)?;
-                if last_in_order {
-                    self.apply_in_turn(place, ops, tx)?
-                } else {
-                    self.fold_again(place, &touched, tx)?
-                }
+        if self.tables.get(self.states[place].table)?.precedence == Precedence::Effective {
+            let (last_in_order, touched) = self.register(place, ops)?;
+            if !last_in_order {
+                let folded = self.fold_again(place, &touched, tx)?;
+                return self.change(place, folded, tx, system_time);
             }
-        };
-        let change = Change::between(&before, &after, tx);
-        if change.changed.is_empty() {
-            return Ok(());
         }
-        self.record(place, &before, &change, tx, system_time)?;
-        self.states[place].update(&before, &change, tx);
-        Ok(())
+        // One over the other: RECORDED, or each the last in EFFECTIVE order.
+        let said = ops.iter().filter_map(|(_, op)| match op {
+            KeyOp::Say { said, .. } => Some((said.valid, Step::Apply(said))),
+            KeyOp::TakeBack { .. } => None,
+        });
+        self.change(place, said.collect(), tx, system_time)
     }
 
-    /// Applies operations one over the other: RECORDED, or each the last in EFFECTIVE order.
-    fn apply_in_turn(
+    /// Changes a key over some periods, apart where they do not meet: what lies between is not
+    /// read, however much it is.
+    fn change(
         &mut self,
         place: usize,
-        ops: &[(usize, KeyOp<'_>)],
+        mut steps: Vec<(Period<ValidTime>, Step<'_>)>,
         tx: TxId,
-    ) -> Result<(Vec<Segment>, Vec<Segment>)> {
-        let said = || {
-            ops.iter().filter_map(|(_, op)| match op {
-                KeyOp::Say { said, .. } => Some(said),
-                KeyOp::TakeBack { .. } => None,
-            })
-        };
-        let hull = said().map(|said| said.valid).reduce(|a, b| a.hull(&b));
-        let Some(hull) = hull else { return Ok((Vec::new(), Vec::new())) };
-        let before = self.segments(place, &hull)?;
-        let mut after = before.clone();
-        for said in said() {
-            recorded::apply(&mut after, said, tx)?;
+        system_time: SystemTime,
+    ) -> Result<()> {
+        let mut value = ChangeValue::default();
+        for (hull, steps) in apart(&mut steps) {
+            let before = self.segments(place, &hull)?;
+            let mut after = before.clone();
+            for (window, step) in steps {
+                match step {
+                    Step::Apply(said) => recorded::apply(&mut after, said, tx)?,
+                    Step::Replace(segments) => {
+                        recorded::replace(&mut after, *window, std::mem::take(segments));
+                    }
+                }
+            }
+            let change = Change::between(&before, &after, tx);
+            if !change.changed.is_empty() {
+                self.record(place, &before, &change, tx, system_time)?;
+                self.states[place].update(&before, &change, tx);
+                value.changed.extend_from_slice(&change.changed);
+                value.replaced.extend(change.replaced.iter().map(|segment| segment.valid));
+            }
         }
-        Ok((before, after))
+        if !value.changed.is_empty() {
+            let state = &self.states[place];
+            self.value.clear();
+            value.put(&mut self.value);
+            let key = key::change(tx, &state.tenant, state.table, state.row_key());
+            self.writes.put_cf(self.engine.family(Family::Changes), key, &self.value);
+        }
+        Ok(())
     }
 
     fn segments(&mut self, place: usize, window: &Period<ValidTime>) -> Result<Vec<Segment>> {
@@ -450,8 +477,7 @@ impl<'w> Group<'w> {
                     let state = &mut self.states[place];
                     state.dirty = true;
                     state.overlay.set(*suffix, None);
-                    let key = [state.prefix.as_slice(), suffix].concat();
-                    self.writes.delete_cf(self.engine.family(Family::Assertions), key);
+                    self.said.delete(&[&state.prefix, suffix]);
                     touched.push((said.at, said.valid));
                 }
             }
@@ -473,8 +499,7 @@ impl<'w> Group<'w> {
         asserted.classes.insert(suffix[0]);
         self.value.clear();
         assertions::put(&mut self.value, &said, event_id.map(|id| id.0.as_str()));
-        let key = [state.prefix.as_slice(), &suffix].concat();
-        self.writes.put_cf(self.engine.family(Family::Assertions), key, &self.value);
+        self.said.put(&[&state.prefix, &suffix], &self.value);
         state.overlay.set(suffix, Some(said));
     }
 
@@ -499,8 +524,8 @@ impl<'w> Group<'w> {
         place: usize,
         touched: &[(Position, Period<ValidTime>)],
         tx: TxId,
-    ) -> Result<(Vec<Segment>, Vec<Segment>)> {
-        let mut folded: Vec<(Period<ValidTime>, Vec<Segment>)> = Vec::new();
+    ) -> Result<Vec<(Period<ValidTime>, Step<'static>)>> {
+        let mut folded: Vec<(Period<ValidTime>, Step<'static>)> = Vec::new();
         for (at, valid) in touched {
             let mut live = live(self.engine, &self.states[place], &mut self.assertions);
             let Some((window, mut found)) = live.window(at, valid)? else { continue };
@@ -511,16 +536,9 @@ impl<'w> Group<'w> {
                 continue;
             }
             live.reaching_into(&window, &mut found)?;
-            folded.push((window, effective::fold(&mut found, window, tx)?));
+            folded.push((window, Step::Replace(effective::fold(&mut found, window, tx)?)));
         }
-        let hull = folded.iter().map(|(window, _)| *window).reduce(|a, b| a.hull(&b));
-        let Some(hull) = hull else { return Ok((Vec::new(), Vec::new())) };
-        let before = self.segments(place, &hull)?;
-        let mut after = before.clone();
-        for (window, segments) in folded {
-            recorded::replace(&mut after, window, segments);
-        }
-        Ok((before, after))
+        Ok(folded)
     }
 
     /// Adds what follows from a change besides `current` and `timeline`.
@@ -533,25 +551,17 @@ impl<'w> Group<'w> {
         system_time: SystemTime,
     ) -> Result<()> {
         let state = &mut self.states[place];
-        let archive = self.engine.family(Family::Archive);
         for gone in &change.replaced {
             let fork = Fork::of(&gone.valid);
             state.header.archive.insert(fork.level);
             self.value.clear();
             ArchiveHeader { valid: gone.valid, tx_from: gone.tx_from }
                 .put(&mut self.value, gone.document.as_bytes());
-            self.writes.put_cf(archive, key::archive(&state.prefix, fork, tx), &self.value);
+            let suffix = key::archive_suffix(fork, tx);
+            self.archived.put(&[&state.prefix, &suffix], &self.value);
         }
         let row_key = state.row_key();
-        self.value.clear();
-        let replaced = change.replaced.iter().map(|segment| segment.valid).collect();
-        ChangeValue { changed: change.changed.clone(), replaced }.put(&mut self.value);
-        let key = key::change(tx, &state.tenant, state.table, row_key);
-        self.writes.put_cf(self.engine.family(Family::Changes), key, &self.value);
-
         let table = Arc::clone(self.tables.get(state.table)?);
-        let boundaries = self.engine.family(Family::Boundaries);
-        let indexes = self.engine.family(Family::Indexes);
         for segment in &change.segments {
             let old = before.binary_search_by_key(&segment.valid.from(), |old| old.valid.from());
             if old.map(|at| &before[at]) == Ok(segment) {
@@ -560,14 +570,14 @@ impl<'w> Group<'w> {
             for at in [segment.valid.from(), segment.valid.to()] {
                 if at.micros() > system_time.micros() && !at.is_open() {
                     let key = key::boundary(at, &state.tenant, state.table, row_key);
-                    self.writes.put_cf(boundaries, key, []);
+                    self.bounds.put(&[&key], &[]);
                 }
             }
             if segment.tx_from == tx {
                 table.index_entries(row_key, &segment.document, |mut key| {
                     key::put_tenant(&mut key, &state.tenant);
                     key.extend_from_slice(row_key);
-                    self.writes.put_cf(indexes, key, []);
+                    self.indexed.put(&[&key], &[]);
                 })?;
             }
         }
@@ -580,6 +590,14 @@ impl<'w> Group<'w> {
         dirty.sort_unstable_by(|a, b| a.prefix.cmp(&b.prefix));
         for state in dirty {
             state.write(self.engine, &mut self.writes, &mut self.value);
+        }
+        for (sorted, family) in [
+            (&mut self.said, Family::Assertions),
+            (&mut self.archived, Family::Archive),
+            (&mut self.bounds, Family::Boundaries),
+            (&mut self.indexed, Family::Indexes),
+        ] {
+            sorted.write(self.engine.family(family), &mut self.writes);
         }
         let family = self.engine.family(Family::EventIds);
         for id in &self.changed_events {
@@ -626,6 +644,33 @@ impl Resolving<'_> {
             _ => None,
         })
     }
+}
+
+/// A run of steps, and the period they lie in.
+type Run<'s, 't> = (Period<ValidTime>, &'s mut [(Period<ValidTime>, Step<'t>)]);
+
+/// Parts steps into runs whose periods do not meet, in order; within a run the steps keep theirs.
+fn apart<'s, 't>(mut steps: &'s mut [(Period<ValidTime>, Step<'t>)]) -> Vec<Run<'s, 't>> {
+    let mut hulls: Vec<Period<ValidTime>> = steps.iter().map(|(period, _)| *period).collect();
+    hulls.sort_unstable();
+    hulls.dedup_by(|next, last| {
+        let meet = last.touches(next);
+        if meet {
+            *last = last.hull(next);
+        }
+        meet
+    });
+    let run_of =
+        |period: &Period<ValidTime>| hulls.partition_point(|hull| hull.from() <= period.from());
+    steps.sort_by_key(|(period, _)| run_of(period));
+    let mut runs = Vec::with_capacity(hulls.len());
+    for (place, hull) in hulls.iter().enumerate() {
+        let end = steps.partition_point(|(period, _)| run_of(period) <= place + 1);
+        let (run, rest) = steps.split_at_mut(end);
+        runs.push((*hull, run));
+        steps = rest;
+    }
+    runs
 }
 
 /// Next offsets of one stream: topic, partition, offset.
