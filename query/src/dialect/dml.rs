@@ -6,9 +6,9 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
-use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token};
+use datafusion::sql::sqlparser::tokenizer::{Span, Token};
 
-use super::clauses::{self, Axis, Clause, ClauseKind, Clauses, first_column};
+use super::clauses::{self, Axis, BoundExpr, Clause, ClauseKind, Clauses, first_column};
 use super::cursor::Cursor;
 use super::positions::Positions;
 use super::tokens::StatementText;
@@ -128,7 +128,7 @@ pub fn delete(mut text: StatementText<'_>, limits: &ParseLimits) -> Result<Delet
 
 impl Update {
     /// Returns the query `SELECT items FROM table, from.. WHERE selection`, with the table read
-    /// over `window` of valid time: what the UPDATE's effect is computed from.
+    /// over `window` of valid time, open where it has no end: what the UPDATE's effect is computed from.
     pub fn reading(&self, items: Vec<SelectItem>, window: ClauseKind) -> ParsedQuery {
         let target = Target {
             table: self.table.clone(),
@@ -168,6 +168,13 @@ fn reading(
     clauses: &Clauses,
 ) -> ParsedQuery {
     let mut clauses = clauses.clone();
+    let window = match window {
+        ClauseKind::FromTo(from, None) => {
+            let end = BoundExpr { expr: Expr::value(ast::Value::Null), position: from.position };
+            ClauseKind::FromTo(from, Some(end))
+        }
+        window => window,
+    };
     clauses.list.push(Clause {
         axis: Axis::Valid,
         kind: window,
@@ -486,9 +493,4 @@ pub fn normal(ident: &Ident) -> String {
         Some(_) => ident.value.clone(),
         None => ident.value.to_lowercase(),
     }
-}
-
-/// Returns the location right after an identifier: where its clauses are anchored.
-pub const fn anchor(ident: &Ident) -> Location {
-    ident.span.end
 }
