@@ -120,13 +120,11 @@ impl Worker {
             Err(Error::UnknownStream { .. }) => return Ended::Stopped,
             Err(error) => return Ended::Held(error.to_string()),
         };
-        let context = Context::default();
-        let seen = Arc::clone(&context.seen);
-        let consumer = match client(&self.topic, self.committer.stream(), context) {
+        let consumer = match client(&self.topic, self.committer.stream()) {
             Ok(consumer) => Arc::new(consumer),
             Err(error) => return Ended::Held(format!("Kafka client: {error}")),
         };
-        let partitions = match self.partitions(&consumer, &seen) {
+        let partitions = match self.partitions(&consumer) {
             Ok(partitions) if partitions.is_empty() => return self.no_topic(),
             Ok(partitions) => partitions,
             Err(ended) => return ended,
@@ -142,7 +140,7 @@ impl Worker {
             self.board.set(State::NoMapping, None);
             self.await_mapping()
         } else {
-            self.read(&plan, &consumer, &seen, starts)
+            self.read(&plan, &consumer, starts)
         };
         self.board.watch(None);
         ended
@@ -164,7 +162,7 @@ impl Worker {
     }
 
     /// Returns the topic's partitions; none where the topic does not exist.
-    fn partitions(&self, consumer: &Client, seen: &Mutex<Seen>) -> Result<Vec<i32>, Ended> {
+    fn partitions(&self, consumer: &Client) -> Result<Vec<i32>, Ended> {
         let topic = &self.topic.topic;
         let metadata = match consumer.fetch_metadata(Some(topic), ANSWER) {
             Ok(metadata) => metadata,
@@ -175,7 +173,13 @@ impl Worker {
                 let brokers = &self.topic.brokers;
                 // What went wrong with the connection is an event, which only a poll delivers.
                 let _none = consumer.poll(Duration::ZERO);
-                let why = seen.lock().trouble.take().unwrap_or_else(|| error.to_string());
+                let why = consumer
+                    .context()
+                    .seen
+                    .lock()
+                    .trouble
+                    .take()
+                    .unwrap_or_else(|| error.to_string());
                 return Err(Ended::Waiting(format!("broker {brokers} is away: {why}")));
             }
         };
@@ -221,7 +225,7 @@ impl Worker {
         Ok(starts)
     }
 
-    fn read(&self, consumer: &Client, seen: &Mutex<Seen>, starts: BTreeMap<i32, i64>) -> Ended {
+    fn read(&self, plan: &StreamPlan, consumer: &Client, starts: BTreeMap<i32, i64>) -> Ended {
         let mut assignment = TopicPartitionList::with_capacity(starts.len());
         for (partition, offset) in &starts {
             let at = Offset::Offset(*offset);
@@ -245,7 +249,7 @@ impl Worker {
             partitions = starts.len(),
             "stream is running"
         );
-        let mut session = Session::new(self, plan, consumer, seen, starts, sender);
+        let mut session = Session::new(self, plan, consumer, starts, sender);
         let ended = session.run(&pipeline);
         drop(session);
         match (pipeline::join(pipeline), ended) {
@@ -264,7 +268,6 @@ const UNKNOWN_TOPIC: RDKafkaErrorCode = RDKafkaErrorCode::UnknownTopicOrPartitio
 struct Session<'a> {
     worker: &'a Worker,
     consumer: &'a Client,
-    seen: &'a Mutex<Seen>,
     clock: Arc<dyn Clock>,
     sender: SyncSender<Work>,
     work: Work,
@@ -284,7 +287,6 @@ impl<'a> Session<'a> {
         worker: &'a Worker,
         plan: &StreamPlan,
         consumer: &'a Client,
-        seen: &'a Mutex<Seen>,
         next: BTreeMap<i32, i64>,
         sender: SyncSender<Work>,
     ) -> Self {
@@ -293,7 +295,6 @@ impl<'a> Session<'a> {
         Self {
             worker,
             consumer,
-            seen,
             clock,
             sender,
             work: Work::default(),
@@ -349,6 +350,10 @@ impl<'a> Session<'a> {
                 }
             }
         }
+    }
+
+    fn seen(&self) -> &Mutex<Seen> {
+        &self.consumer.context().seen
     }
 
     /// Gives what is at hand to the pipeline; waits for it only where `wait`. False where it is
@@ -420,10 +425,10 @@ impl<'a> Session<'a> {
             RDKafkaErrorCode::AllBrokersDown
             | RDKafkaErrorCode::BrokerTransportFailure
             | RDKafkaErrorCode::Resolve => {
-                let why = self.seen.lock().trouble.clone().unwrap_or_else(|| error.to_string());
+                let why = self.seen().lock().trouble.clone().unwrap_or_else(|| error.to_string());
                 let brokers = &self.worker.topic.brokers;
                 self.worker.tell(State::Waiting, format!("broker {brokers} is away: {why}"));
-                self.seen.lock().is_up = false;
+                self.seen().lock().is_up = false;
                 None
             }
             _ => {
@@ -449,14 +454,14 @@ impl<'a> Session<'a> {
             return Some(ended);
         }
         self.pass_markers();
-        let is_up = self.seen.lock().is_up;
+        let is_up = self.seen().lock().is_up;
         if is_up && self.worker.board.state() == State::Waiting {
             self.worker.board.set(State::Running, None);
             tracing::info!(stream = self.worker.committer.stream(), "broker is back");
         }
         if is_up && now - self.last_metadata >= NEW_PARTITIONS {
             self.last_metadata = now;
-            match self.worker.partitions(self.consumer, self.seen) {
+            match self.worker.partitions(self.consumer) {
                 Ok(partitions) if partitions.is_empty() => {
                     return Some(self.worker.no_topic());
                 }
@@ -486,7 +491,7 @@ impl<'a> Session<'a> {
 
     /// Notes partitions whose end was reached over offsets that held no record.
     fn pass_markers(&mut self) {
-        let ends = self.seen.lock().ends.clone();
+        let ends = self.seen().lock().ends.clone();
         for (partition, end) in ends {
             let Some(next) = self.next.get_mut(&partition) else { continue };
             if end > *next {
@@ -505,7 +510,7 @@ impl<'a> Session<'a> {
             return None;
         }
         self.last_record = now;
-        if !self.seen.lock().is_up {
+        if !self.seen().lock().is_up {
             return None;
         }
         let watermarks = Watermarks::of(self.consumer, &self.worker.topic.topic, self.next.keys());
@@ -539,7 +544,7 @@ type Client = BaseConsumer<Context>;
 ///
 /// # Errors
 /// Where the client refuses a setting.
-fn client(topic: &KafkaTopic, stream: &str, context: Context) -> Result<Client, KafkaError> {
+fn client(topic: &KafkaTopic, stream: &str) -> Result<Client, KafkaError> {
     let mut config = ClientConfig::new();
     let receivable = (RECEIVABLE_BYTES_MAX + (1 << 20)).to_string();
     for (name, value) in [
@@ -577,7 +582,7 @@ fn client(topic: &KafkaTopic, stream: &str, context: Context) -> Result<Client, 
         config.set(name, value);
     }
     config.set_log_level(RDKafkaLogLevel::Warning);
-    config.create_with_context(context)
+    config.create_with_context(Context::default())
 }
 
 /// What the client told about itself, from its own threads.
@@ -592,13 +597,13 @@ struct Seen {
 }
 
 struct Context {
-    seen: Arc<Mutex<Seen>>,
+    seen: Mutex<Seen>,
 }
 
 impl Default for Context {
     fn default() -> Self {
         let seen = Seen { trouble: None, is_up: true, ends: BTreeMap::new() };
-        Self { seen: Arc::new(Mutex::new(seen)) }
+        Self { seen: Mutex::new(seen) }
     }
 }
 
