@@ -123,7 +123,7 @@ fn an_assertion_starts_at_most_two_to_its_class_before_what_it_covers() {
 #[test]
 fn suffixes_round_trip() {
     let tenant = Tenant::new("acme").unwrap();
-    let key = RowKey::encode(&[Value::Text("e\01".to_owned())]).unwrap();
+    let key = RowKey::encode(&[Value::Text("e\u{0}1".to_owned())]).unwrap();
     let prefix = row_prefix(&tenant, TableId(7), &key);
     assert_eq!(split_row_prefix(&prefix).unwrap(), (tenant.clone(), TableId(7), key.clone()));
 

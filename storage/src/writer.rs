@@ -29,8 +29,10 @@ use crate::tx::{Basis, TxId};
 use group::Group;
 use tables::{Tables, check_definitions};
 
+mod change;
 mod group;
 mod key_state;
+mod resolve;
 mod sorted;
 pub(crate) mod tables;
 
