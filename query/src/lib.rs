@@ -31,3 +31,6 @@ pub use engine::{Engine, EngineOptions, Outcome, Request, WriteAnswer};
 pub use error::{Error, Result, SqlState};
 pub use params::Params;
 pub use system_tables::SystemTable;
+
+#[cfg(test)]
+mod tests;

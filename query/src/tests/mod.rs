@@ -1,0 +1,6 @@
+//! Statements against a real store under a manual clock.
+
+mod errors;
+mod kit;
+mod reads;
+mod writes;
