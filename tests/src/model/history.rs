@@ -175,7 +175,7 @@ impl Maker {
 
     fn tx(&mut self, clock: i64) -> Tx {
         if self.effective() && self.rng.random_bool(0.35) {
-            return Tx { writes: self.event(clock), position: None };
+            return Tx { writes: self.event(), position: None };
         }
         let writes = match self.rng.random_range(0..10) {
             0..6 => 1,
@@ -195,7 +195,7 @@ impl Maker {
     }
 
     /// An event: new, repeated, corrected (also under another key), stale, or taken back.
-    fn event(&mut self, clock: i64) -> Vec<Write> {
+    fn event(&mut self) -> Vec<Write> {
         let dice = self.rng.random_range(0..10);
         if dice < 2 && !self.said.is_empty() {
             let again = self.rng.random_range(0..self.said.len());
@@ -212,8 +212,9 @@ impl Maker {
         let parts = if self.rng.random_bool(0.15) { 2 } else { 1 };
         let mut writes = Vec::new();
         for _ in 0..parts {
-            let mut assertion = self.assertion(false, clock);
-            assertion.order = order;
+            // An event may come again when the clock has passed its end.
+            let assertion = self.assertion(false, i64::MAX);
+            let assertion = Assertion { order, ..assertion };
             let event = Some(Event { id: id.clone(), content_hash });
             let kind = WriteKind::Assert { key: self.key(), assertion, event };
             writes.push(Write { tenant: tenant.clone(), table, kind });
