@@ -99,7 +99,7 @@ pub async fn start(
 ) -> Result<RowsAnswer> {
     let Planned { state, plan } = planned;
     let physical = state.create_physical_plan(&plan).await.diagnosed(&positions)?;
-    let shape = Shape::of(plan.schema().as_arrow())?;
+    let shape = Shape::of(&physical.schema())?;
     let rows = execute_stream(physical, state.task_ctx()).diagnosed(&positions)?;
     let outgoing = shape.clone();
     let (out, taken) = mpsc::channel(BATCHES_AHEAD);

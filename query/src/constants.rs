@@ -14,16 +14,38 @@ use crate::columns::{column_type, value_of_scalar};
 use crate::diagnose::Diagnose;
 use crate::dialect::{BoundExpr, Positions};
 use crate::error::{Error, Result, SqlState};
-use crate::session::now_of;
+use crate::session::{StatementContext, planning_session, session_state};
 
-/// Returns the instant of a bound; nothing for NULL.
-///
-/// # Errors
-/// 22008 for what is no instant, 42804 for another type, 0A000 for what is not constant.
-pub fn instant(state: &SessionState, bound: &BoundExpr) -> Result<Option<ValidTime>> {
-    match literal_instant(state, &bound.expr) {
-        Some(found) => found.map_err(|error| error.at(bound.position)),
-        None => computed(state, bound).map_err(|error| error.at(bound.position)),
+/// What constant expressions are computed with: a statement's context, or none, without a now.
+pub struct Constants<'a> {
+    ctx: Option<&'a StatementContext>,
+}
+
+impl<'a> Constants<'a> {
+    /// Computes at a statement's basis.
+    pub const fn at(ctx: &'a StatementContext) -> Self {
+        Self { ctx: Some(ctx) }
+    }
+
+    /// Computes at no basis: what depends on `now()` is not constant.
+    pub const fn timeless() -> Self {
+        Self { ctx: None }
+    }
+
+    /// Returns the instant of a bound; nothing for NULL.
+    ///
+    /// # Errors
+    /// 22008 for what is no instant, 42804 for another type, 0A000 for what is not constant.
+    pub fn instant(&self, bound: &BoundExpr) -> Result<Option<ValidTime>> {
+        let found = match literal_instant(self.ctx.map(|ctx| ctx.basis.now), &bound.expr) {
+            Some(found) => found,
+            // A session costs more than most instants, so it is made where one needs it.
+            None => match self.ctx {
+                Some(ctx) => session_state(ctx).and_then(|state| computed(&state, bound)),
+                None => planning_session(Vec::new()).and_then(|state| computed(&state, bound)),
+            },
+        };
+        found.map_err(|error| error.at(bound.position))
     }
 }
 
@@ -44,7 +66,7 @@ pub fn is_now(expr: &Expr) -> bool {
     }
 }
 
-fn literal_instant(state: &SessionState, expr: &Expr) -> Option<Result<Option<ValidTime>>> {
+fn literal_instant(now: Option<ValidTime>, expr: &Expr) -> Option<Result<Option<ValidTime>>> {
     match expr {
         Expr::Value(ValueWithSpan { value: Literal::Null, .. }) => Some(Ok(None)),
         Expr::Value(ValueWithSpan { value: Literal::SingleQuotedString(text), .. }) => {
@@ -62,8 +84,8 @@ fn literal_instant(state: &SessionState, expr: &Expr) -> Option<Result<Option<Va
                 _ => None,
             }
         }
-        Expr::Nested(inner) => literal_instant(state, inner),
-        _ if is_now(expr) => now_of(state).map(|now| Ok(Some(now))),
+        Expr::Nested(inner) => literal_instant(now, inner),
+        _ if is_now(expr) => now.map(|now| Ok(Some(now))),
         _ => None,
     }
 }
@@ -94,7 +116,7 @@ fn computed(state: &SessionState, bound: &BoundExpr) -> Result<Option<ValidTime>
 ///
 /// # Errors
 /// Whatever its planning or computing reports.
-pub fn fold(state: &SessionState, expr: Expr) -> Result<Option<ScalarValue>> {
+fn fold(state: &SessionState, expr: Expr) -> Result<Option<ScalarValue>> {
     let positions = Positions::default();
     let statement = DataFusionStatement::Statement(Box::new(Statement::Query(Box::new(
         select_of(vec![SelectItem::UnnamedExpr(expr)]),
@@ -116,7 +138,7 @@ pub fn fold(state: &SessionState, expr: Expr) -> Result<Option<ScalarValue>> {
 }
 
 /// Builds `SELECT items` without a FROM.
-pub fn select_of(items: Vec<SelectItem>) -> ast::Query {
+fn select_of(items: Vec<SelectItem>) -> ast::Query {
     crate::dialect::query_of(SetExpr::Select(Box::new(ast::Select {
         projection: items,
         ..crate::dialect::empty_select()

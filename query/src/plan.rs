@@ -22,6 +22,7 @@ use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::physical_plan::collect;
 use everwhen_storage::{Definitions, Store};
 
+use crate::constants::Constants;
 use crate::diagnose::Diagnose;
 use crate::dialect::{ParseLimits, Positions, parse_query};
 use crate::error::{Error, Result};
@@ -50,11 +51,11 @@ pub fn plan_projection(
         let message = format!("{name} has no changes that a projection could follow");
         return Err(Error::unsupported(message));
     }
-    let bare = planning_session(Vec::new())?;
+    let constants = Constants::timeless();
     let mut references: Vec<NamedTable> = Vec::with_capacity(tables.len());
     for table in tables {
         let name = table.unique_name.clone();
-        references.push((name, Arc::new(temporal_table(&bare, table, Defaults::default())?)));
+        references.push((name, Arc::new(temporal_table(&constants, table, Defaults::default())?)));
     }
     let state = planning_session(references)?;
     // The session's tables are at hand, so planning never waits.

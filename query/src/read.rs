@@ -9,12 +9,12 @@ use datafusion::sql::parser::Statement as DataFusionStatement;
 use datafusion::sql::sqlparser::ast::{Query, Statement};
 use everwhen_storage::{Definitions, Period, SystemTime, ValidTime};
 
-use crate::constants::{instant, is_now};
+use crate::constants::{Constants, is_now};
 use crate::diagnose::Diagnose;
 use crate::dialect::{BoundExpr, ParsedQuery, Positions};
 use crate::error::{Error, Result, SqlState};
 use crate::rewrite::{BoundSpec, ExposedColumn, RewriteInput, Rewritten, TableRef, rewrite};
-use crate::session::{NamedTable, StatementContext, session_state, session_with};
+use crate::session::{NamedTable, StatementContext, session_with};
 use crate::system_tables::SystemTables;
 use crate::table::{SystemClause, TableColumn, TemporalTable, ValidClause};
 
@@ -46,7 +46,7 @@ impl Reading<'_> {
     /// Whatever is wrong with the query, with its SQLSTATE and place.
     pub async fn plan(&self, parsed: &ParsedQuery) -> Result<Planned> {
         let Rewritten { query, tables, system_tables } = self.rewrite(parsed)?;
-        let constants = session_state(self.ctx)?;
+        let constants = Constants::at(self.ctx);
         let mut references: Vec<NamedTable> = Vec::with_capacity(tables.len());
         for table in tables {
             let name = table.unique_name.clone();
@@ -101,13 +101,7 @@ pub async fn plan_query(
     positions: &Positions,
 ) -> Result<LogicalPlan> {
     let statement = DataFusionStatement::Statement(Box::new(Statement::Query(query)));
-    let plan = state.statement_to_plan(statement).await.diagnosed(positions)?;
-    // Types are checked here, so that what is wrong with them is known before anything runs.
-    state
-        .analyzer()
-        .execute_and_check(plan.clone(), state.config_options(), |_, _| {})
-        .diagnosed(positions)?;
-    Ok(plan)
+    state.statement_to_plan(statement).await.diagnosed(positions)
 }
 
 /// Builds the table of a reference: its bounds come down to instants here.
@@ -115,17 +109,17 @@ pub async fn plan_query(
 /// # Errors
 /// 22004, 22008, 22023, 42804 or 0A000 for the bounds.
 pub fn temporal_table(
-    state: &SessionState,
+    constants: &Constants<'_>,
     table: TableRef,
     defaults: Defaults,
 ) -> Result<TemporalTable> {
     let valid = match &table.valid {
         BoundSpec::Default => defaults.valid_time.map_or(ValidClause::Now, ValidClause::AsOf),
         BoundSpec::AsOf(at) if is_now(&at.expr) => ValidClause::Now,
-        BoundSpec::AsOf(at) => ValidClause::AsOf(at_instant(state, at)?),
+        BoundSpec::AsOf(at) => ValidClause::AsOf(at_instant(constants, at)?),
         BoundSpec::All | BoundSpec::Correlated => ValidClause::Overlapping(Period::ALL),
         BoundSpec::FromTo(from, to) | BoundSpec::Between(from, to) => {
-            let (from, to) = window(state, &table.valid, from, to)?;
+            let (from, to) = window(constants, &table.valid, from, to)?;
             ValidClause::Overlapping(Period::new(from, to)?)
         }
     };
@@ -135,11 +129,11 @@ pub fn temporal_table(
         }
         BoundSpec::AsOf(at) if is_now(&at.expr) => SystemClause::Basis,
         BoundSpec::AsOf(at) => {
-            SystemClause::AsOf(SystemTime::from_micros(at_instant(state, at)?.micros()))
+            SystemClause::AsOf(SystemTime::from_micros(at_instant(constants, at)?.micros()))
         }
         BoundSpec::All | BoundSpec::Correlated => SystemClause::All,
         BoundSpec::FromTo(from, to) | BoundSpec::Between(from, to) => {
-            let (from, to) = window(state, &table.system, from, to)?;
+            let (from, to) = window(constants, &table.system, from, to)?;
             SystemClause::Between(
                 SystemTime::from_micros(from.micros()),
                 SystemTime::from_micros(to.micros()),
@@ -150,21 +144,21 @@ pub fn temporal_table(
     TemporalTable::new(table.def, valid, system, columns)
 }
 
-fn at_instant(state: &SessionState, at: &BoundExpr) -> Result<ValidTime> {
-    instant(state, at)?.ok_or_else(|| {
+fn at_instant(constants: &Constants<'_>, at: &BoundExpr) -> Result<ValidTime> {
+    constants.instant(at)?.ok_or_else(|| {
         Error::new(SqlState::NullNotAllowed, "AS OF NULL is no instant").at(at.position)
     })
 }
 
 /// Returns the half-open window of a clause.
 fn window(
-    state: &SessionState,
+    constants: &Constants<'_>,
     spec: &BoundSpec,
     from: &BoundExpr,
     to: &BoundExpr,
 ) -> Result<(ValidTime, ValidTime)> {
-    let start = instant(state, from)?.unwrap_or(ValidTime::BEGIN);
-    let end = instant(state, to)?.unwrap_or(ValidTime::END);
+    let start = constants.instant(from)?.unwrap_or(ValidTime::BEGIN);
+    let end = constants.instant(to)?.unwrap_or(ValidTime::END);
     if let BoundSpec::Between(..) = spec {
         if start > end {
             let message = format!("the bounds of BETWEEN are inverted: {start} is after {end}");

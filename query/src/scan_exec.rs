@@ -4,6 +4,7 @@
 //! the plan. Reading happens on a blocking thread that hands batches over a bounded channel and
 //! stops when nobody takes them any more.
 
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -19,12 +20,15 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PhysicalExpr, PlanProperties,
     ReplaceChildrenOptions, SendableRecordBatchStream, coop,
 };
-use everwhen_storage::{ColumnId, Keys, RowKey, Scan, Version, View};
+use everwhen_storage::{
+    Assertion, ColumnId, Keys, RowKey, Scan, ValidBound, Version, View,
+};
 use tokio::sync::mpsc::Sender;
 
 use crate::error::{Error, Result};
+use crate::overlay;
 use crate::session::StatementContext;
-use crate::table::{TemporalTable, versions_to_batch};
+use crate::table::{SystemClause, TemporalTable, versions_at};
 
 /// Rows of a batch at most.
 const BATCH_ROWS: usize = 8_192;
@@ -74,58 +78,114 @@ impl ScanExec {
         };
         let mut failure = None;
         ctx.store.read(tx, |view| {
-            failure = self.read(view, &scan, out).err();
+            let mut sending = Sending {
+                scan: self,
+                view,
+                ctx,
+                out,
+                left: self.limit.unwrap_or(usize::MAX),
+                versions: Vec::new(),
+            };
+            failure = sending.all(&scan).err();
             Ok(())
         })?;
         failure.map_or(Ok(()), Err)
     }
 
-    fn read(
-        &self,
-        view: &View<'_>,
-        scan: &Scan<'_>,
-        out: &Sender<DataFusionResult<RecordBatch>>,
-    ) -> Result<()> {
-        let mut left = self.limit.unwrap_or(usize::MAX);
-        let mut versions: Vec<Version> = Vec::new();
+    /// Returns the pending assertions that this read must see: those of its own transaction, where
+    /// it reads the latest belief.
+    fn pending<'a>(&self, ctx: &'a StatementContext) -> Option<&'a BTreeMap<RowKey, Vec<Assertion>>> {
+        match self.table.system {
+            SystemClause::Basis => ctx.pending().keys(self.table.def.id),
+            _ => None,
+        }
+    }
+}
+
+/// A scan on its way out.
+struct Sending<'a, 'db> {
+    scan: &'a ScanExec,
+    view: &'a View<'db>,
+    ctx: &'a StatementContext,
+    out: &'a Sender<DataFusionResult<RecordBatch>>,
+    /// Rows that may still be sent.
+    left: usize,
+    versions: Vec<Version>,
+}
+
+impl Sending<'_, '_> {
+    fn all(&mut self, scan: &Scan<'_>) -> Result<()> {
+        let pending = self.scan.pending(self.ctx);
         let mut failure = None;
-        if left == 0 {
+        let mut open = self.left > 0;
+        if !open {
             return Ok(());
         }
-        view.scan(scan, &mut |version| {
-            versions.push(version);
-            left -= 1;
-            if versions.len() < BATCH_ROWS && left > 0 {
+        self.view.scan(scan, &mut |version| {
+            if pending.is_some_and(|written| written.contains_key(&version.key)) {
                 return Ok(true);
             }
-            match self.send(view, &mut versions, out) {
-                Ok(taken) => Ok(taken && left > 0),
-                Err(error) => {
-                    failure = Some(error);
-                    Ok(false)
-                }
-            }
+            open = self.take(version).unwrap_or_else(|error| {
+                failure = Some(error);
+                false
+            });
+            Ok(open)
         })?;
         if let Some(error) = failure {
             return Err(error);
         }
-        self.send(view, &mut versions, out)?;
+        if let (Some(pending), true) = (pending, open) {
+            self.written(scan, pending)?;
+        }
+        self.send()?;
+        Ok(())
+    }
+
+    /// Takes one version; false where no more are wanted.
+    fn take(&mut self, version: Version) -> Result<bool> {
+        self.versions.push(version);
+        self.left -= 1;
+        if self.versions.len() < BATCH_ROWS && self.left > 0 {
+            return Ok(true);
+        }
+        Ok(self.send()? && self.left > 0)
+    }
+
+    /// Takes the versions of keys that earlier statements of the transaction wrote.
+    fn written(&mut self, scan: &Scan<'_>, pending: &BTreeMap<RowKey, Vec<Assertion>>) -> Result<()> {
+        for (key, assertions) in pending {
+            if matches!(&scan.keys, Keys::Among(keys) if !keys.contains(key)) {
+                continue;
+            }
+            let before = self.view.collect(&Scan {
+                keys: Keys::Among(vec![key.clone()]),
+                valid: ValidBound::ALL,
+                columns: None,
+                ..scan.clone()
+            })?;
+            let (tenant, basis) = (&self.ctx.tenant, self.ctx.basis);
+            for version in overlay::applied(tenant, key, before, assertions, basis) {
+                if overlay::in_bound(&version, scan.valid) && !self.take(version)? {
+                    return Ok(());
+                }
+            }
+        }
         Ok(())
     }
 
     /// Sends what has gathered; false where nobody takes it.
-    fn send(
-        &self,
-        view: &View<'_>,
-        versions: &mut Vec<Version>,
-        out: &Sender<DataFusionResult<RecordBatch>>,
-    ) -> Result<bool> {
-        if versions.is_empty() {
-            return Ok(!out.is_closed());
+    fn send(&mut self) -> Result<bool> {
+        if self.versions.is_empty() {
+            return Ok(!self.out.is_closed());
         }
-        let batch = versions_to_batch(view, &self.table, self.projection.as_deref(), versions)?;
-        versions.clear();
-        Ok(out.blocking_send(Ok(batch)).is_ok())
+        let basis = self.ctx.basis;
+        let known = HashMap::from([(overlay::pending_tx(basis), basis.now.micros())]);
+        let known = if self.scan.pending(self.ctx).is_some() { known } else { HashMap::new() };
+        let projection = self.scan.projection.as_deref();
+        let batch =
+            versions_at(self.view, &self.scan.table, projection, &self.versions, known)?;
+        self.versions.clear();
+        Ok(self.out.blocking_send(Ok(batch)).is_ok())
     }
 }
 

@@ -17,11 +17,12 @@ use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::sqlparser::ast;
-use everwhen_storage::{Basis, ColumnType, Store, Tenant, ValidTime};
+use everwhen_storage::{Basis, ColumnType, Store, Tenant};
 
 use crate::columns::{field_of, timestamp_type};
 use crate::error::Result;
 use crate::functions;
+use crate::overlay::Pending;
 
 /// The catalog of every session.
 const CATALOG: &str = "everwhen_catalog";
@@ -41,19 +42,32 @@ pub struct StatementContext {
     pub store: Store,
     pub basis: Basis,
     pub tenant: Tenant,
+    pending: Pending,
     runtime: Arc<RuntimeEnv>,
 }
 
 impl StatementContext {
     /// Builds a context with a memory budget of its own.
     pub fn new(store: Store, basis: Basis, tenant: Tenant) -> Self {
-        Self { store, basis, tenant, runtime: Arc::new(RuntimeEnv::default()) }
+        let (pending, runtime) = (Pending::default(), Arc::new(RuntimeEnv::default()));
+        Self { store, basis, tenant, pending, runtime }
     }
 
     /// Shares a runtime, and so its memory budget, with other statements.
     #[must_use]
     pub fn with_runtime(self, runtime: Arc<RuntimeEnv>) -> Self {
         Self { runtime, ..self }
+    }
+
+    /// Lets statements of a transaction see what earlier ones of it wrote.
+    #[must_use]
+    pub(crate) fn with_pending(self, pending: Pending) -> Self {
+        Self { pending, ..self }
+    }
+
+    /// Returns what earlier statements of the same transaction wrote.
+    pub(crate) const fn pending(&self) -> &Pending {
+        &self.pending
     }
 }
 
@@ -185,9 +199,4 @@ impl TypePlanner for Types {
             _ => None,
         })
     }
-}
-
-/// Returns the present instant of a session's statement.
-pub fn now_of(state: &SessionState) -> Option<ValidTime> {
-    state.config().get_extension::<StatementContext>().map(|ctx| ctx.basis.now)
 }

@@ -244,8 +244,19 @@ pub fn versions_to_batch(
     projection: Option<&[usize]>,
     versions: &[Version],
 ) -> Result<RecordBatch> {
+    versions_at(view, table, projection, versions, HashMap::new())
+}
+
+/// As [`versions_to_batch`], with system times that are known before the commit.
+pub(crate) fn versions_at(
+    view: &View<'_>,
+    table: &TemporalTable,
+    projection: Option<&[usize]>,
+    versions: &[Version],
+    known: HashMap<TxId, i64>,
+) -> Result<RecordBatch> {
     let keys = decode_keys(table, projection, versions)?;
-    let mut times = SystemTimes { view, known: HashMap::new() };
+    let mut times = SystemTimes { view, known };
     let mut arrays = Vec::new();
     for column in table.projected(projection) {
         arrays.push(column_of(table, column, versions, &keys, &mut times)?);

@@ -197,3 +197,22 @@ async fn composite_keys_and_dropped_tables() {
     assert_eq!(kit.error("SELECT * FROM t").await.sqlstate(), "42P01");
     kit.write("DROP TABLE IF EXISTS t").await;
 }
+
+#[tokio::test]
+async fn later_statements_of_a_transaction_see_earlier_ones() {
+    let kit = Kit::new();
+    kit.write("INSERT INTO t (_id, v, _valid_from) VALUES ('a', 1, '2025-01-01')").await;
+    kit.at("2026-01-05");
+    let answer = kit
+        .write(
+            "INSERT INTO t (_id, v) VALUES ('b', 5); UPDATE t SET v = v + 1; \
+             DELETE FROM t WHERE v = 2; INSERT INTO u (_id, n) SELECT _id, v FROM t",
+        )
+        .await;
+    assert_eq!(answer.tx.get(), 2);
+    assert_eq!(kit.rows("SELECT _id, v FROM t").await, json!([["b", 6]]));
+    assert_eq!(kit.rows("SELECT _id, n FROM u").await, json!([["b", 6]]));
+    let sql = "SELECT v, _valid_from, _valid_to FROM t FOR ALL VALID_TIME WHERE _id = 'a'";
+    let before = json!([[1, "2025-01-01T00:00:00Z", "2026-01-05T00:00:00Z"]]);
+    assert_eq!(kit.rows(sql).await, before);
+}

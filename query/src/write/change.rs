@@ -16,10 +16,10 @@ use super::returning::{Affected, Returning};
 use super::{Writing, rows_of};
 use crate::answer::Shape;
 use crate::columns::{cast_column, value_at};
-use crate::constants::instant;
+use crate::constants::Constants;
 use crate::dialect::{BoundExpr, ClauseKind, Delete, Insert, ParsedQuery, Portion, Update};
 use crate::error::{Error, Result, SqlState};
-use crate::session::{StatementContext, session_state};
+use crate::session::StatementContext;
 
 /// Returns the window that a PATCH states, if it does.
 ///
@@ -41,11 +41,11 @@ fn window(ctx: &StatementContext, portion: &Portion) -> Result<Period<ValidTime>
         Portion::All => return Ok(Period::ALL),
         Portion::Between { from, to } => (from, to),
     };
-    let state = session_state(ctx)?;
-    let start = instant(&state, from)?.unwrap_or(ValidTime::BEGIN);
+    let constants = Constants::at(ctx);
+    let start = constants.instant(from)?.unwrap_or(ValidTime::BEGIN);
     let end = match to {
         None => ValidTime::END,
-        Some(to) => instant(&state, to)?.unwrap_or(ValidTime::END),
+        Some(to) => constants.instant(to)?.unwrap_or(ValidTime::END),
     };
     Period::nonempty(start, end).ok_or_else(|| {
         let message = format!("the portion is empty: {start} is not before {end}");
@@ -118,7 +118,7 @@ pub async fn update(
             returning.push(found.affected(&table, &row, period, &fields)?);
         }
         let op = Op::Patch { set_nulls: true };
-        draft.push(write(draft, &table, &row.key, op, period, Row::new(fields))?);
+        draft.push(table.precedence, write(draft, &table, &row.key, op, period, Row::new(fields))?);
     }
     Ok(returning)
 }
@@ -161,7 +161,7 @@ pub async fn delete(
         if let Some(returning) = &mut returning {
             returning.push(found.affected(&table, &row, period, &[])?);
         }
-        draft.push(write(draft, &table, &row.key, Op::Delete, period, Row::default())?);
+        draft.push(table.precedence, write(draft, &table, &row.key, Op::Delete, period, Row::default())?);
     }
     Ok(returning)
 }

@@ -8,7 +8,7 @@ use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::LogicalPlan;
 use everwhen_storage::{
     ColumnDef, ColumnId, ColumnType, DefinitionChange, Definitions, Precedence, TableDef, TableId,
-    Tenant, TxId, ValidTime, Value, Write,
+    Tenant, TxId, ValidTime, Value, Write, WriteKind,
 };
 
 use super::values::{assign, wider};
@@ -27,7 +27,8 @@ pub struct Draft {
     pub now: ValidTime,
     /// True where the exact system time matters for what is legal.
     pub needs_turn: bool,
-    written: BTreeSet<TableId>,
+    /// Tables written by assertions whose effect depends on others than those they cover.
+    unseen: BTreeSet<TableId>,
 }
 
 /// The name of the key where none is declared.
@@ -71,7 +72,7 @@ impl Draft {
             tenant: tenant.clone(),
             now,
             needs_turn: false,
-            written: BTreeSet::new(),
+            unseen: BTreeSet::new(),
         }
     }
 
@@ -121,17 +122,24 @@ impl Draft {
     }
 
     /// Adds a write.
-    pub fn push(&mut self, write: Write) {
-        self.written.insert(write.table);
+    pub fn push(&mut self, precedence: Precedence, write: Write) {
+        let exact = match &write.kind {
+            WriteKind::Assert { assertion, .. } => assertion.exact,
+            WriteKind::Retract { .. } => false,
+        };
+        if precedence == Precedence::Effective && !exact {
+            self.unseen.insert(write.table);
+        }
         self.writes.push(write);
     }
 
-    /// Refuses a query that would have to see this transaction's own writes.
+    /// Refuses a query that would have to see writes of this transaction whose effect only their
+    /// commit tells.
     ///
     /// # Errors
-    /// 0A000 where it reads a table that an earlier statement of the transaction wrote.
+    /// 0A000 where it reads an EFFECTIVE table that an earlier statement inserted into.
     pub fn refuse_reads_of_written(&self, plan: &LogicalPlan) -> Result<()> {
-        if self.written.is_empty() {
+        if self.unseen.is_empty() {
             return Ok(());
         }
         let mut found = None;
@@ -139,7 +147,7 @@ impl Draft {
             if let LogicalPlan::TableScan(scan) = node
                 && let Ok(provider) = source_as_provider(&scan.source)
                 && let Some(table) = provider.downcast_ref::<TemporalTable>()
-                && self.written.contains(&table.def.id)
+                && self.unseen.contains(&table.def.id)
             {
                 found = Some(table.def.name.clone());
                 return Ok(TreeNodeRecursion::Stop);

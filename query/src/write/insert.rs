@@ -190,7 +190,7 @@ pub fn draft_rows(
         let assertion = Assertion { op, from, to, order: 0, fields, exact: false };
         let key = RowKey::encode(&taken.key)?;
         let kind = WriteKind::Assert { key, assertion, event: None };
-        draft.push(Write { tenant: draft.tenant.clone(), table: table.id, kind });
+        draft.push(table.precedence, Write { tenant: draft.tenant.clone(), table: table.id, kind });
     }
     Ok(returning)
 }

@@ -27,6 +27,7 @@ use crate::diagnose::Diagnose;
 use crate::dialect::{ParsedQuery, ParsedStatement};
 use crate::engine::WriteAnswer;
 use crate::error::{Error, Result};
+use crate::overlay::Pending;
 use crate::params::Params;
 use crate::read::{Defaults, Reading};
 use crate::session::StatementContext;
@@ -98,6 +99,8 @@ impl Writing<'_> {
         let mut returning = None;
         let last = statements.len() - 1;
         for (at, statement) in statements.iter().enumerate() {
+            // Later statements of the transaction see what earlier ones wrote.
+            let ctx = ctx.clone().with_pending(Pending::of(&draft.writes));
             let asked = self.draft(&ctx, &mut draft, statement).await?;
             match asked {
                 Some(_) if at != last => {
@@ -239,8 +242,8 @@ async fn rows_of(
     let positions = query.clauses.positions();
     let planned = reading.plan(query).await?;
     draft.refuse_reads_of_written(&planned.plan)?;
-    let shape = Shape::of(planned.plan.schema().as_arrow())?;
     let physical = planned.state.create_physical_plan(&planned.plan).await.diagnosed(positions)?;
+    let shape = Shape::of(&physical.schema())?;
     let batches = collect(physical, planned.state.task_ctx()).await.diagnosed(positions)?;
     let cast: Result<Vec<_>> = batches.iter().map(|batch| shape.cast(batch)).collect();
     Ok((shape, cast.diagnosed(positions)?))

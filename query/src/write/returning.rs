@@ -70,8 +70,24 @@ impl Returning {
         statement: &impl Writes,
     ) -> Option<Self> {
         let (target, alias, positions) = statement.target();
+        let items = items.clone()?;
+        let star = || {
+            table.star().into_iter().map(|column| {
+                let name = Ident::with_quote('"', column.name.as_str());
+                SelectItem::UnnamedExpr(ast::Expr::Identifier(name))
+            })
+        };
+        let mut expanded = Vec::with_capacity(items.len());
+        for item in items {
+            match item {
+                SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..) => {
+                    expanded.extend(star());
+                }
+                other => expanded.push(other),
+            }
+        }
         Some(Self {
-            items: items.clone()?,
+            items: expanded,
             table: table.clone(),
             target: target.clone(),
             alias: alias.cloned(),
@@ -111,8 +127,8 @@ impl Returning {
         };
         let query = Box::new(query_of(SetExpr::Select(Box::new(select))));
         let plan = plan_query(&state, query, &self.positions).await?;
-        let shape = Shape::of(plan.schema().as_arrow())?;
         let physical = state.create_physical_plan(&plan).await.diagnosed(&self.positions)?;
+        let shape = Shape::of(&physical.schema())?;
         let batches = collect(physical, state.task_ctx()).await.diagnosed(&self.positions)?;
         if batches.is_empty() {
             return Ok(vec![RecordBatch::new_empty(shape.schema)]);
