@@ -35,7 +35,7 @@ impl Aggregate {
     fn grouped(&self, rows: RecordBatch) -> Result<(RecordBatch, Vec<Range<usize>>)> {
         let count = rows.num_rows();
         if self.group.is_empty() && !self.ordered {
-            return Ok((rows, vec![0..count]));
+            return Ok((rows, one_group(count)));
         }
         let mut places: Vec<u32> = (0_u32..).take(count).collect();
         let whole = self.ordered.then(|| row_bytes(rows.columns())).transpose()?;
@@ -46,7 +46,7 @@ impl Aggregate {
         };
         if self.group.is_empty() {
             places.sort_by(|a, b| canonical(*a, *b));
-            return Ok((take_rows(&rows, &places)?, vec![0..count]));
+            return Ok((take_rows(&rows, &places)?, one_group(count)));
         }
         let keys: Vec<ArrayRef> =
             self.group.iter().map(|at| Arc::clone(rows.column(*at))).collect();
@@ -62,6 +62,11 @@ impl Aggregate {
         }
         Ok((take_rows(&rows, &places)?, groups))
     }
+}
+
+/// Without GROUP BY all rows are one group, also where there are none.
+fn one_group(count: usize) -> Vec<Range<usize>> {
+    std::iter::once(0..count).collect()
 }
 
 impl Call {

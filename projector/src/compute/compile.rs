@@ -506,10 +506,12 @@ pub fn arrow_schema(schema: &DFSchema, columns: &[usize]) -> SchemaRef {
 /// True for a cast that maps different values to different values and can be cast back.
 fn keeps_apart(from: &DataType, to: &DataType) -> bool {
     use DataType::{Int8, Int16, Int32, Int64, LargeUtf8, Timestamp, Utf8, Utf8View};
-    match (from, to) {
-        (Utf8 | Utf8View | LargeUtf8, Utf8 | Utf8View | LargeUtf8) => true,
-        (Int8 | Int16 | Int32, Int64) | (Int8 | Int16, Int32) | (Int8, Int16) => true,
-        (Timestamp(TimeUnit::Microsecond, _), Timestamp(TimeUnit::Microsecond, _)) => true,
-        _ => false,
-    }
+    matches!(
+        (from, to),
+        (Utf8 | Utf8View | LargeUtf8, Utf8 | Utf8View | LargeUtf8)
+            | (Int8 | Int16 | Int32, Int64)
+            | (Int8 | Int16, Int32)
+            | (Int8, Int16)
+            | (Timestamp(TimeUnit::Microsecond, _), Timestamp(TimeUnit::Microsecond, _))
+    )
 }

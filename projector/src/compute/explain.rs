@@ -90,6 +90,9 @@ fn describe_join(out: &mut String, depth: usize, join: &Join, definitions: &Defi
     let keys = names(&join.left, &left);
     let others = names(&join.right, &right);
     line(out, depth, &format!("{kind} on ({keys}) = ({others}){as_of}"));
+    if !join.residual_text.is_empty() {
+        line(out, depth + 1, &format!("where {}", join.residual_text));
+    }
     let left_how = access_text(&join.left, &left, definitions);
     let right_how = access_text(&join.right, &right, definitions);
     line(out, depth + 1, &format!("a change on the left finds the right {right_how}"));

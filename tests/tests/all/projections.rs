@@ -56,8 +56,9 @@ fn history(rig: &mut Rig, seed: u64, number: u64) -> Result<(), String> {
     let mut random = StdRng::seed_from_u64(seed);
     let tables = tables();
     let tenant = Tenant::new(&format!("h{number}")).unwrap();
-    for _ in 0..random.random_range(3..8) {
-        match random.random_range(0..10) {
+    for round in 0..random.random_range(3..8) {
+        // A tenant is made by its first write.
+        match if round == 0 { 0 } else { random.random_range(0..10) } {
             0..=6 => {
                 for _ in 0..random.random_range(1..5) {
                     let count = random.random_range(1..4);
