@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use everwhen_storage::{Basis, Definitions, Store, Tenant, ValidTime};
+use everwhen_storage::{Basis, Definitions, Store, TableDef, Tenant, TxId, ValidTime};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -32,7 +32,10 @@ pub struct Projection {
     pub definition_tx: u64,
     /// Held while a step is computed.
     computing: Mutex<()>,
-    program: Mutex<Option<Arc<Program>>>,
+    /// Dropped or replaced: the durable state is another's now. Held while that is written.
+    ended: Mutex<bool>,
+    /// With the definitions under which it was found to be right.
+    program: Mutex<Option<(Arc<Definitions>, Arc<Program>)>>,
     shared: Mutex<Shared>,
     /// Wakes who waits for a chunk, or for the lease to end.
     pub offered: Notify,
@@ -131,7 +134,7 @@ impl Projection {
             older => {
                 let generation = older.map_or(0, |state| state.generation) + 1;
                 let state = State::new(generation, definition_tx);
-                start_generation(store, name, &state)?;
+                store.put_cursors(&generation_entries(store, name, &state)?, true)?;
                 state
             }
         };
@@ -151,6 +154,7 @@ impl Projection {
             body,
             definition_tx,
             computing: Mutex::new(()),
+            ended: Mutex::new(false),
             program: Mutex::new(None),
             shared: Mutex::new(Shared {
                 state,
@@ -169,31 +173,55 @@ impl Projection {
     }
 
     /// Returns the compiled query, compiled anew where a table it reads was declared otherwise.
-    pub fn program(&self, store: &Store, definitions: &Definitions) -> Result<Arc<Program>> {
+    pub fn program(&self, store: &Store, now: &Arc<Definitions>) -> Result<Arc<Program>> {
         let mut kept = self.program.lock();
-        if let Some(program) = kept.as_ref() {
+        if let Some((under, program)) = kept.as_ref()
+            && Arc::ptr_eq(under, now)
+        {
+            return Ok(Arc::clone(program));
+        }
+        let pinned = self.pinned(store, now);
+        if let Some((under, program)) = kept.as_mut() {
             let same = program.tables.iter().all(|(id, def)| {
-                definitions
-                    .table(&def.name)
-                    .is_some_and(|now| now.id == *id && (Arc::ptr_eq(now, def) || **now == **def))
+                pinned.table(&def.name).is_some_and(|now| now.id == *id && **now == **def)
             });
             if same {
+                *under = Arc::clone(now);
                 return Ok(Arc::clone(program));
             }
         }
         let body = &self.body;
-        let mut program = Program::new(store, definitions, &body.query, &body.key)?;
+        let mut program = Program::new(store, &pinned, &body.query, &body.key)?;
         if program.columns.len() != body.columns.len() {
-            return Err(Error::refused_with(
-                "the query's columns are not those it was made with",
-                "CREATE OR REPLACE PROJECTION",
-            ));
+            return Err(Error::internal("a query keeps the columns that it was made with"));
         }
         // Output types were fixed at CREATE.
         program.columns.clone_from(&body.columns);
         let program = Arc::new(program);
-        *kept = Some(Arc::clone(&program));
+        *kept = Some((Arc::clone(now), Arc::clone(&program)));
         Ok(program)
+    }
+
+    /// Returns the tables as the query was made over them: a column that came later is not in its
+    /// `*`. Only types are those of now, as they widen.
+    fn pinned(&self, store: &Store, now: &Definitions) -> Definitions {
+        let mut pinned = store.definitions_at(TxId::new(self.definition_tx)).as_ref().clone();
+        for (name, table) in &mut pinned.tables {
+            let Some(current) = now.table(name).filter(|current| current.id == table.id) else {
+                continue;
+            };
+            let mut def = table.as_ref().clone();
+            for column in &mut def.columns {
+                if let Some(now) = current.column_by_id(column.id) {
+                    column.kind = now.kind.clone();
+                }
+            }
+            *table = Arc::new(def);
+        }
+        let same = |table: &Arc<TableDef>| now.table_by_id(table.id).is_some();
+        pinned.tables.retain(|_, table| same(table));
+        pinned.indexes.clone_from(&now.indexes);
+        pinned
     }
 
     /// True where a step could be due: something committed, or the clock passed a boundary.
@@ -300,7 +328,7 @@ impl Projection {
                 open.push(head);
                 if entries.len() >= ENTRIES_PER_WRITE && rows.peek().is_some() {
                     // Chunks without a state that names them mean nothing; the state comes last.
-                    tools.store.put_cursors(&entries, false)?;
+                    self.put(tools.store, &entries, false)?;
                     entries.clear();
                 }
                 next = rows.next();
@@ -312,7 +340,7 @@ impl Projection {
         }
         entries.push((state_key(name), Some(encode(name, &state)?)));
         // A step must be durable before a byte of it leaves; a mere advance may be lost.
-        tools.store.put_cursors(&entries, leaves)?;
+        self.put(tools.store, &entries, leaves)?;
         let mut shared = self.shared.lock();
         shared.state = state;
         shared.held = held;
@@ -414,7 +442,7 @@ impl Projection {
         }
         entries.push((state_key(&self.name), Some(encode(&self.name, &state)?)));
         // If this is lost, the chunk is sent again and the sink knows its numbers.
-        store.put_cursors(&entries, false)?;
+        self.put(store, &entries, false)?;
         let complete = state.step.is_none();
         shared.state = state;
         shared.refused = None;
@@ -432,7 +460,7 @@ impl Projection {
         let _computing = self.computing.lock();
         let mut shared = self.shared.lock();
         let state = State::new(shared.state.generation + 1, self.definition_tx);
-        start_generation(store, &self.name, &state)?;
+        self.put(store, &generation_entries(store, &self.name, &state)?, true)?;
         shared.state = state;
         shared.held = Arc::default();
         shared.known = Arc::default();
@@ -442,6 +470,23 @@ impl Projection {
         self.offered.notify_waiters();
         self.wake.notify_one();
         Ok(())
+    }
+
+    /// Writes durable state, unless it is another's by now.
+    fn put(&self, store: &Store, entries: &Entries, sync: bool) -> Result<()> {
+        let ended = self.ended.lock();
+        if *ended {
+            return Err(Error::Unknown { name: self.name.clone() });
+        }
+        store.put_cursors(entries, sync)?;
+        Ok(())
+    }
+
+    /// Ends the projection: it writes nothing from here on, and a step under way comes to nothing.
+    pub fn end(&self) {
+        *self.ended.lock() = true;
+        self.shared.lock().leasing.end();
+        self.offered.notify_waiters();
     }
 
     /// Works on the lease.
@@ -502,12 +547,11 @@ impl Shared {
     }
 }
 
-/// Writes the state of a new generation in place of everything an older one left.
-fn start_generation(store: &Store, name: &str, state: &State) -> Result<()> {
+/// Returns the state of a new generation in place of everything an older one left.
+fn generation_entries(store: &Store, name: &str, state: &State) -> Result<Entries> {
     let mut entries = forgotten(store, name)?;
     entries.push((state_key(name), Some(encode(name, state)?)));
-    store.put_cursors(&entries, true)?;
-    Ok(())
+    Ok(entries)
 }
 
 /// Returns the removal of all that a projection has under way; its numbers stay.

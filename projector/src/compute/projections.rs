@@ -162,12 +162,11 @@ impl Projections {
             .map(|(name, _)| name.clone())
             .collect();
         for name in gone {
-            if let Some(projection) = defined.projections.remove(&name) {
-                projection.leasing(|leasing, _| leasing.end());
-                projection.offered.notify_waiters();
-            }
             if let Some(end) = defined.ends.remove(&name) {
                 end.cancel();
+            }
+            if let Some(projection) = defined.projections.remove(&name) {
+                projection.end();
             }
             if definitions.get(DefinitionKind::Projection, &name).is_none() {
                 forget(&self.store, &name)?;
@@ -200,8 +199,13 @@ impl Projections {
     async fn follow_definitions(self: Arc<Self>) {
         let mut commits = self.store.watch_tx();
         loop {
-            if let Err(error) = self.refresh() {
-                tracing::error!(%error, "definitions of projections cannot be followed");
+            let this = Arc::clone(&self);
+            match tokio::task::spawn_blocking(move || this.refresh()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::error!(%error, "definitions of projections cannot be followed");
+                }
+                Err(error) => tracing::error!(%error, "definitions were not followed"),
             }
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -387,6 +391,8 @@ impl Projections {
     /// # Errors
     /// [`Error::LeaseLost`]: lease again.
     pub async fn next(&self, name: &str, lease: u64, wait: Duration) -> Result<Option<Chunk>> {
+        // The call renews the lease when it begins, so it must not outlast it.
+        let wait = wait.min(self.options.lease / 2);
         let deadline = tokio::time::Instant::from_std(self.store.clock().monotonic()) + wait;
         loop {
             let projection = self.renewed(name, lease)?;

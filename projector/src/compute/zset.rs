@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::{CastOptions, cast_with_options, concat_batches, filter_record_batch, take};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::row::{RowConverter, Rows, SortField};
+use everwhen_query::columns::cast_column;
+use everwhen_storage::ColumnType;
 use hashbrown::{HashMap, HashSet};
 
 use crate::error::{Error, Result};
@@ -184,8 +186,17 @@ pub fn take_columns(columns: &[ArrayRef], places: &UInt32Array) -> Result<Vec<Ar
 
 /// Returns each row's bytes over some columns: equal exactly where the rows are (NULL is NULL).
 pub fn row_bytes(columns: &[ArrayRef]) -> Result<Rows> {
-    let fields = columns.iter().map(|c| SortField::new(c.data_type().clone())).collect();
-    Ok(RowConverter::new(fields)?.convert_columns(columns)?)
+    // JSON values are unions, which have no bytes of their own; their text tells them apart.
+    let plain: Result<Vec<ArrayRef>> = columns
+        .iter()
+        .map(|column| match column.data_type() {
+            DataType::Union(..) => Ok(cast_column(column, &ColumnType::Json)?),
+            _ => Ok(Arc::clone(column)),
+        })
+        .collect();
+    let plain = plain?;
+    let fields = plain.iter().map(|c| SortField::new(c.data_type().clone())).collect();
+    Ok(RowConverter::new(fields)?.convert_columns(&plain)?)
 }
 
 /// A set of value tuples for some columns of a node: what a restricted evaluation is held to.

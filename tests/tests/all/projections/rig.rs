@@ -101,6 +101,21 @@ impl Rig {
         self.runtime.enter()
     }
 
+    pub fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
+    /// Declares a table anew.
+    pub fn define(&self, table: &TableDef) {
+        let definitions = vec![DefinitionChange::Table(table.clone())];
+        commit(&self.store, Batch { definitions, ..Batch::default() });
+    }
+
+    pub async fn write_async(&self, writes: Vec<Write>) {
+        let txs = vec![Tx { writes, position: None }];
+        self.store.write(Batch { txs, ..Batch::default() }).await.unwrap();
+    }
+
     pub fn create(&mut self, shape: &Shape) {
         self.create_with(shape, &[("tenant_column", "_tenant")], false);
     }
