@@ -116,6 +116,9 @@ impl Live<'_, '_> {
         let mut starting = Vec::new();
         for class in self.classes_longest_first() {
             self.walk(class, valid.from(), end, Direction::Up, |said| {
+                if said.valid.from() >= end {
+                    return false;
+                }
                 if let Some(by) = effective::end_by(&said, at, valid) {
                     end = end.min(by);
                     return false;

@@ -228,7 +228,8 @@ impl Store {
     }
 
     /// Adds an index over columns of a table and enters all rows that are there; returns its id
-    /// once it is ready. An equal one is returned as it is. Blocking. The id of `index` is ignored.
+    /// once it is ready. An equal one is returned as it is; the id of `index` is ignored.
+    /// Blocking, also on the writer: not within a [`Turn`].
     pub fn ensure_index(&self, index: IndexDef) -> Result<IndexId> {
         let _one_at_a_time = self.shared.indexing.lock();
         let definitions = self.definitions();

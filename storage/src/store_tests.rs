@@ -455,3 +455,27 @@ fn future_bounds_are_known_to_the_boundary_index() {
     let window = Period::new(at(0), at(T)).unwrap();
     assert!(window.contains(at(5)));
 }
+
+#[test]
+fn a_correction_far_away_leaves_alone_what_lies_between() {
+    let directory = Directory::new();
+    let store = with_tables(&directory.0);
+    let tx = |write| Tx { writes: vec![write], position: None };
+    let mut txs: Vec<_> =
+        (1..50).map(|i| tx(assert_write(2, "x", put(i * 10, Some(i * 10 + 5), i), None))).collect();
+    txs.push(tx(assert_write(2, "x", put(15, Some(20), 77), Some(("e", 1)))));
+    write(&store, Batch { txs, ..Batch::default() }).unwrap();
+    let before = shown(&store, 2);
+    write(&store, one(assert_write(2, "x", put(485, Some(490), 77), Some(("e", 2))))).unwrap();
+    let after = shown(&store, 2);
+    assert_eq!(after.len(), before.len());
+    assert_eq!(after.iter().filter(|row| !before.contains(row)).count(), 1);
+    let tx = store.latest().tx;
+    let changes = store.read(tx, |view| view.changes(TableId(2), TxId::new(tx.get() - 1), tx, 100));
+    let changed: Vec<_> = changes.unwrap().0[0]
+        .changed
+        .iter()
+        .map(|period| (period.from().micros(), period.to().micros()))
+        .collect();
+    assert_eq!(changed, [(15, 20), (485, 490)]);
+}

@@ -18,6 +18,9 @@ use super::group::Group;
 use super::key_state::KeyState;
 use super::resolve::KeyOp;
 
+/// Versions of one key that a transaction may replace without a word in the log.
+const RIPPLE_REPORTED: usize = 10_000;
+
 /// One step in changing a key over a period.
 enum Step<'t> {
     /// Applies an assertion over what is there.
@@ -84,6 +87,10 @@ impl Group<'_> {
         }
         if !value.changed.is_empty() {
             let state = &self.states[place];
+            if value.changed.len() + value.replaced.len() > RIPPLE_REPORTED {
+                let (table, replaced) = (state.table.0, value.replaced.len());
+                tracing::warn!(%tx, table, replaced, "one transaction rewrote very many versions");
+            }
             self.value.clear();
             value.put(&mut self.value);
             let key = key::change(tx, &state.tenant, state.table, state.row_key());
@@ -251,6 +258,9 @@ fn apart<'s, 't>(mut steps: &'s mut [(Period<ValidTime>, Step<'t>)]) -> Vec<Run<
     });
     let run_of =
         |period: &Period<ValidTime>| hulls.partition_point(|hull| hull.from() <= period.from());
+    if let [hull] = hulls.as_slice() {
+        return vec![(*hull, steps)];
+    }
     steps.sort_by_key(|(period, _)| run_of(period));
     let mut runs = Vec::with_capacity(hulls.len());
     for (place, hull) in hulls.iter().enumerate() {

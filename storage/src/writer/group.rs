@@ -34,8 +34,14 @@ pub(super) struct Group<'w> {
     /// Tenants not written to before.
     pub(super) new_tenants: BTreeSet<Tenant>,
     pub(super) known_tenants: &'w BTreeSet<Tenant>,
-    pub(super) places: hashbrown::HashMap<Vec<u8>, usize>,
+    /// First those that the batches name, by prefix, then those met on the way.
     pub(super) states: Vec<KeyState>,
+    named: usize,
+    met: HashMap<Vec<u8>, usize>,
+    /// The state of each write's key, over all writes of the group in order.
+    places: Vec<usize>,
+    /// The write that comes next.
+    next_write: usize,
     pub(super) events: HashMap<Vec<u8>, Option<EventEntry>>,
     pub(super) changed_events: BTreeSet<Vec<u8>>,
     pub(super) timeline: Option<DbIterator<'w>>,
@@ -64,8 +70,11 @@ impl<'w> Group<'w> {
             last_time,
             new_tenants: BTreeSet::new(),
             known_tenants,
-            places: hashbrown::HashMap::new(),
             states: Vec::new(),
+            named: 0,
+            met: HashMap::new(),
+            places: Vec::new(),
+            next_write: 0,
             events: HashMap::new(),
             changed_events: BTreeSet::new(),
             timeline: None,
@@ -82,11 +91,12 @@ impl<'w> Group<'w> {
     pub(super) fn preload<'b>(&mut self, batches: impl Iterator<Item = &'b Batch>) -> Result<()> {
         let mut keys = Vec::new();
         let mut events = Vec::new();
-        for write in batches.flat_map(|batch| &batch.txs).flat_map(|tx| &tx.writes) {
+        let writes = batches.flat_map(|batch| &batch.txs).flat_map(|tx| &tx.writes);
+        for (at, write) in writes.enumerate() {
+            self.places.push(usize::MAX);
             let event_id = match &write.kind {
                 WriteKind::Assert { key, event, .. } => {
-                    let prefix = key::row_prefix(&write.tenant, write.table, key);
-                    keys.push((prefix, &write.tenant, write.table));
+                    keys.push((key::row_prefix(&write.tenant, write.table, key), at, write));
                     event.as_ref().map(|event| &event.id)
                 }
                 WriteKind::Retract { event_id } => Some(event_id),
@@ -96,14 +106,26 @@ impl<'w> Group<'w> {
             }
         }
         keys.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        keys.dedup_by(|a, b| a.0 == b.0);
+        if let Some((_, first, _)) = keys.first() {
+            self.places[*first] = 0;
+        }
+        let mut place = 0;
+        keys.dedup_by(|next, last| {
+            let same = next.0 == last.0;
+            if !same {
+                place += 1;
+            }
+            self.places[next.1] = place;
+            same
+        });
         let family = self.engine.family(Family::Current);
         let prefixes = keys.iter().map(|(prefix, ..)| prefix.as_slice());
         let stored = self.engine.db().batched_multi_get_cf(family, prefixes, true);
         self.states.reserve(keys.len());
-        for ((prefix, tenant, table), stored) in keys.into_iter().zip(stored) {
-            self.add_state(tenant.clone(), table, prefix, stored?.as_deref())?;
+        for ((prefix, _, write), stored) in keys.into_iter().zip(stored) {
+            self.add_state(write.tenant.clone(), write.table, prefix, stored?.as_deref())?;
         }
+        self.named = self.states.len();
         if events.is_empty() {
             return Ok(());
         }
@@ -129,11 +151,15 @@ impl<'w> Group<'w> {
         if stored.is_none() && !self.known_tenants.contains(&tenant) {
             self.new_tenants.insert(tenant.clone());
         }
-        let state = KeyState::new(tenant, table, prefix.clone(), stored)?;
-        let place = self.states.len();
+        let state = KeyState::new(tenant, table, prefix, stored)?;
         self.states.push(state);
-        self.places.insert(prefix, place);
-        Ok(place)
+        Ok(self.states.len() - 1)
+    }
+
+    /// Returns the place of the key that the next write names, and goes on to the one after.
+    pub(super) fn next_place(&mut self) -> usize {
+        self.next_write += 1;
+        self.places[self.next_write - 1]
     }
 
     /// Returns the place of a key's state, read now where the batches did not name it.
@@ -144,13 +170,17 @@ impl<'w> Group<'w> {
         row_key: &RowKey,
     ) -> Result<usize> {
         let prefix = key::row_prefix(tenant, table, row_key);
-        match self.places.get(&prefix) {
-            Some(place) => Ok(*place),
-            None => {
-                let stored = self.engine.get(Family::Current, &prefix)?;
-                self.add_state(tenant.clone(), table, prefix, stored.as_deref())
-            }
+        let named = &self.states[..self.named];
+        if let Ok(place) = named.binary_search_by(|state| state.prefix.cmp(&prefix)) {
+            return Ok(place);
         }
+        if let Some(place) = self.met.get(&prefix) {
+            return Ok(*place);
+        }
+        let stored = self.engine.get(Family::Current, &prefix)?;
+        let place = self.add_state(tenant.clone(), table, prefix.clone(), stored.as_deref())?;
+        self.met.insert(prefix, place);
+        Ok(place)
     }
 
     /// Folds the transactions of a batch, the first with system time `base`, and adds its journal
@@ -173,6 +203,7 @@ impl<'w> Group<'w> {
         let step = |count: u64| base.saturating_add(i64::try_from(count).unwrap_or(i64::MAX));
         for tx in &batch.txs {
             let outcome = if was_taken(tx, &taken) {
+                self.next_write += tx.writes.len();
                 TxOutcome::Duplicate
             } else {
                 let id = entry.first_tx.plus(entry.count);

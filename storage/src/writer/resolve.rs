@@ -83,6 +83,7 @@ impl Group<'_> {
         write: &'t Write,
         resolving: &mut Resolving<'t>,
     ) -> Result<()> {
+        let place = self.next_place();
         match &write.kind {
             WriteKind::Assert { key, assertion, event } => {
                 let said = resolving.said(assertion);
@@ -92,7 +93,6 @@ impl Group<'_> {
                 {
                     return Ok(());
                 }
-                let place = self.place(&write.tenant, write.table, key)?;
                 if let Some(event) = event {
                     let id = key::event_id(&write.tenant, write.table, &event.id.0);
                     if let Some(Some(entry)) = self.events.get_mut(&id) {
