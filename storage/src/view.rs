@@ -141,8 +141,8 @@ impl View<'_> {
         })
     }
 
-    /// Returns a key's row at a valid time, as believed at the view's transaction, and the
-    /// transaction that made it: [`View::point`] without the valid bounds, so O(log n) seeks always.
+    /// Returns a key's row at a valid time, as believed at the view's transaction, with the
+    /// transaction that made it: [`View::point`] without valid bounds, so always O(log n) seeks.
     pub fn row_at(
         &self,
         table: &TableDef,

@@ -11,7 +11,7 @@
 
 use crate::error::Result;
 use crate::key::Fork;
-use crate::scan::merge::{Believed, Piece, Pieces};
+use crate::scan::merge::{Believed, Pieces};
 use crate::scan::reader::{Current, Reader};
 use crate::time::{Period, ValidTime};
 use crate::tx::TxId;
@@ -19,8 +19,9 @@ use crate::tx::TxId;
 /// Beyond this many separate windows the archive is read over all of them at once.
 const WINDOWS_MAX: usize = 4;
 
-/// A version's window is extended this often by its neighbours, then to the whole axis.
-const EXTENSIONS_MAX: usize = 6;
+/// A version's window is extended this often to its next neighbours only, then to twice its length:
+/// the cuts into a version are few, or so many that they are better read in long runs.
+const SHORT_EXTENSIONS: usize = 4;
 
 /// Returns the instant just before `at`, the first one staying.
 pub(crate) fn before(at: ValidTime) -> ValidTime {
@@ -67,21 +68,39 @@ pub(crate) fn versions(
         out.clear();
         gather(reader, target, window, believed, out)?;
         out.coalesce();
-        let cut = |piece: &&Piece| {
-            let (from, to) = (piece.valid.from(), piece.valid.to());
-            let open_left = from <= window.from() && window.from() != ValidTime::BEGIN;
-            let open_right = to >= window.to() && window.to() != ValidTime::END;
-            piece.valid.overlaps(&wanted)
-                && (open_left && from != ValidTime::BEGIN || open_right && to != ValidTime::END)
-        };
         if whole {
             break;
         }
-        let reach = out.iter().filter(cut).map(|p| with_neighbours(&p.valid));
-        let Some(reach) = reach.reduce(|a, b| a.hull(&b)) else { break };
-        window = if extension < EXTENSIONS_MAX { window.hull(&reach) } else { Period::ALL };
+        let step = if extension < SHORT_EXTENSIONS { 1 } else { length(&window) };
+        match extended(out, wanted, window, step) {
+            Some(longer) => window = longer,
+            None => break,
+        }
     }
     Ok(())
+}
+
+fn length(window: &Period<ValidTime>) -> i64 {
+    window.to().micros().saturating_sub(window.from().micros())
+}
+
+/// Returns a longer window where a wanted version may go on beyond this one: to `step` past it.
+fn extended(
+    out: &Pieces,
+    wanted: Period<ValidTime>,
+    window: Period<ValidTime>,
+    step: i64,
+) -> Option<Period<ValidTime>> {
+    let (mut from, mut to) = (window.from(), window.to());
+    for piece in out.iter().filter(|piece| piece.valid.overlaps(&wanted)) {
+        if piece.valid.from() <= window.from() {
+            from = from.min(piece.valid.from().saturating_add(-step));
+        }
+        if piece.valid.to() >= window.to() {
+            to = to.max(piece.valid.to().saturating_add(step));
+        }
+    }
+    Period::nonempty(from, to).filter(|longer| *longer != window)
 }
 
 /// Calls `each` with the row of a key at an instant as believed at the reader's transaction, and

@@ -66,8 +66,8 @@ impl Pieces {
         self.pieces.iter()
     }
 
-    /// Joins pieces of equal rows and system times that meet, then sorts by `valid_from`, `tx_from`.
-    /// Pieces must be disjoint rectangles.
+    /// Joins pieces of equal rows and system times that meet, then sorts by `valid_from` and
+    /// `tx_from`. Pieces must be disjoint rectangles.
     pub(crate) fn coalesce(&mut self) {
         if self.pieces.len() > 1 {
             self.pieces.sort_unstable_by_key(|p| (p.tx_from, p.tx_to, p.valid.from()));

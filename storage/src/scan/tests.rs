@@ -195,11 +195,11 @@ fn shown(version: &Version) -> Shown {
 /// Versions believed within `[from, to]`, by looking at every cell.
 fn expected(lines: &[Line], from: usize, to: usize) -> Vec<Shown> {
     let mut all: Vec<Shown> = Vec::new();
-    for cell in 0..CELLS {
+    for (cell, cell_start) in (0..CELLS).map(|cell| (cell, start(cell))) {
         for tx in from..=to {
             let (Some(value), since) = lines[tx][cell] else { continue };
             let end = (tx + 1..=to).find(|later| lines[*later][cell] != lines[tx][cell]);
-            let piece = (start(cell), start(cell + 1), since, end.map(|end| end as u64), value);
+            let piece = (cell_start, start(cell + 1), since, end.map(|end| end as u64), value);
             let same = |last: &&mut Shown| (last.2, last.3, last.4) == (piece.2, piece.3, piece.4);
             match all.iter_mut().filter(same).find(|last| last.1 >= piece.0) {
                 Some(last) => last.1 = last.1.max(piece.1),

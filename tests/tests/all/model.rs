@@ -1,7 +1,8 @@
 //! The store against the naive model: random histories, and the edge rules by name.
 //!
 //! `EVERWHEN_HISTORIES` sets how many histories run, `EVERWHEN_SEED` the seed of the first; history
-//! `i` has seed `first + i`, and reading it draws from a seed of its own. A failure prints the smallest history found that still fails.
+//! `i` has seed `first + i`, and reading it draws from a seed of its own. A failure prints the
+//! smallest history found that still fails.
 
 mod compare;
 mod edges;
