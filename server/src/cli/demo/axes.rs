@@ -148,24 +148,30 @@ fn area(
     now: usize,
 ) -> String {
     let Some(place) = place else { return " ".repeat(columns.len()) };
-    let label: Vec<char> = format!("▏{value} ").chars().collect();
+    // The name stands at the start, or right of the mark where that would hide a part of it.
+    let label: Vec<char> = format!("{value} ").chars().collect();
+    let start = columns.start + 1;
+    let hidden = (start..start + label.len()).contains(&now);
+    let begin = if hidden { now + 1 } else { start };
     let mut past = String::new();
     let mut ahead = String::new();
-    let mut text = String::new();
     for column in columns.clone() {
-        let drawn = label.get(column - columns.start).copied();
         let is_past = column < now;
         let fill = match (paint.is_coloured(), is_past) {
             (true, _) => ' ',
             (false, true) => '━',
             (false, false) => '╌',
         };
-        let c = if column == now { '◆' } else { drawn.unwrap_or(fill) };
+        let c = if column == now {
+            '◆'
+        } else if column == columns.start {
+            '▏'
+        } else {
+            column.checked_sub(begin).and_then(|at| label.get(at)).copied().unwrap_or(fill)
+        };
         if is_past { past.push(c) } else { ahead.push(c) }
     }
-    text.push_str(&paint.of(Style::Area(place), &past));
-    text.push_str(&paint.of(Style::AreaAhead(place), &ahead));
-    text
+    paint.of(Style::Area(place), &past) + &paint.of(Style::AreaAhead(place), &ahead)
 }
 
 #[cfg(test)]

@@ -13,10 +13,13 @@ use anyhow::{Context as _, bail};
 use serde_json::Value;
 
 use self::axes::{Belief, Drawing, Mark, Moment};
-use self::paint::{Paint, Style, WIDTH, wrap};
+use self::paint::{Paint, Style, WIDTH, pad, wrap};
 use self::report::{Table, answer, before_and_after};
 use self::stage::{Stage, instant};
 use self::story::{Arrival, Day, Question, REPORTS};
+
+/// Columns left of an event's JSON.
+const ARRIVAL_INDENT: usize = 8;
 
 /// Where the demo keeps its files.
 #[derive(Debug, clap::Args)]
@@ -128,7 +131,7 @@ impl Play {
             REPORTS.into_iter().zip(&day.expected).zip(before)
         {
             let now = self.stage.report(table, columns)?;
-            let name = paint.of(Style::Strong, table);
+            let name = paint.of(Style::Strong, &pad(table, 15));
             if now == *before {
                 let rows = paint.of(Style::Quiet, &format!("unchanged, {} rows", now.rows.len()));
                 println!("  {name}  {rows}");
@@ -137,6 +140,7 @@ impl Play {
                 for line in before_and_after(paint, before, &now) {
                     println!("{line}");
                 }
+                println!();
             }
             let expected: Vec<Vec<String>> =
                 expected.iter().map(|row| row.iter().map(|c| (*c).to_owned()).collect()).collect();
@@ -147,7 +151,7 @@ impl Play {
             let still = self.stage.warehouse(change)?;
             self.check("writes of booking b1 on Thursday", &still.rows, &written.rows);
         }
-        println!("\n  {} {}\n", paint.of(Style::Good, "→"), day.lesson);
+        println!("  {} {}\n", paint.of(Style::Good, "→"), paint.of(Style::Strong, day.lesson));
         Ok(after)
     }
 
@@ -156,8 +160,8 @@ impl Play {
         println!("{}\n", paint.rule("Friday evening: an analyst asks"));
         for Question { asks, sql, expected, means } in story::questions() {
             println!("  {}", paint.of(Style::Strong, asks));
-            for line in wrap(sql, WIDTH - 8) {
-                println!("    {}", paint.of(Style::Code, &line));
+            for line in sql.lines() {
+                println!("    {}", paint.of(Style::Code, line));
             }
             let mut found = self.stage.ask(sql).await.with_context(|| format!("asking {sql}"))?;
             shorten_instants(&mut found);
@@ -251,23 +255,24 @@ fn arrived(paint: Paint, clock: &str, arrival: &Arrival) -> String {
     let topic = paint.of(Style::Code, &format!("{:<9}", arrival.topic));
     let mut text = format!("  {} {topic} {}", paint.of(Style::Quiet, time), arrival.says);
     for event in arrival.events.iter().take(2) {
-        text.push_str(&format!("\n                  {}", paint.of(Style::Quiet, &shown(event))));
+        let json = paint.of(Style::Quiet, &shown(event));
+        text.push_str(&format!("\n{:ARRIVAL_INDENT$}{json}", ""));
     }
     if let Some(more @ 1..) = arrival.events.len().checked_sub(2) {
-        let more = format!("\n                  ... and {more} more");
-        text.push_str(&paint.of(Style::Quiet, &more));
+        let more = paint.of(Style::Quiet, &format!("… and {more} more"));
+        text.push_str(&format!("\n{:ARRIVAL_INDENT$}{more}", ""));
     }
     text
 }
 
 fn shown(event: &Value) -> String {
-    let text = event.to_string().replace("T00:00:00Z", "T00:00Z").replace(":00Z", "Z");
-    let most = WIDTH - 18;
+    let text = event.to_string();
+    let most = WIDTH - ARRIVAL_INDENT;
     if text.chars().count() <= most {
         return text;
     }
-    let mut cut: String = text.chars().take(most - 3).collect();
-    cut.push_str("...");
+    let mut cut: String = text.chars().take(most - 1).collect();
+    cut.push('…');
     cut
 }
 
@@ -304,7 +309,8 @@ fn conclude(
     let program = std::env::current_exe()
         .map_or_else(|_| "everwhen".to_owned(), |path| path.display().to_string());
     let folder = folder.display();
-    let question = "SELECT * FROM desks FOR ALL VALID_TIME FOR ALL SYSTEM_TIME ORDER BY _id";
+    let question = "SELECT room, _valid_from, _valid_to, _system_from, _system_to FROM desks \
+                    FOR ALL VALID_TIME FOR ALL SYSTEM_TIME WHERE _id = 'd1'";
     for (what, command) in [
         (
             "Serve this data and keep the warehouse right:",
@@ -313,12 +319,15 @@ fn conclude(
         ("Ask it, in another terminal:", format!("{program} sql -c \"{question}\"")),
         (
             "Send late news, and see the warehouse follow:",
-            "curl -s localhost:8080/v1/events -H 'content-type: application/json' \\\n      \
+            "curl -s http://127.0.0.1:8080/v1/events -H 'content-type: application/json' \\\n    \
              -d '{\"stream\": \"desks\", \"events\": [{\"value\": {\"id\": \"d2\", \"room\": \"Cellar\", \
              \"at\": \"2026-01-07T00:00:00Z\"}}]}'"
                 .to_owned(),
         ),
-        ("Look into the warehouse:", format!("sqlite3 {folder}/warehouse.db 'TABLE booking_report'")),
+        (
+            "Look into the warehouse, an ordinary SQLite file:",
+            format!("sqlite3 {folder}/warehouse.db 'SELECT * FROM booking_report'"),
+        ),
     ] {
         println!("  {what}\n    {}", paint.of(Style::Code, &command));
     }

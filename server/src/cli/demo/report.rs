@@ -69,7 +69,7 @@ pub fn before_and_after(paint: Paint, before: &Table, after: &Table) -> Vec<Stri
         let gone = if fate == Fate::Gone { Style::Gone } else { Style::Quiet };
         let old_cells = side_of(paint, left, None, &widths, gone);
         let new_cells = side_of(paint, right, left, &widths, style);
-        let line = format!("  {} {old_cells}  {bar} {} {new_cells}", " ", paint.of(style, mark));
+        let line = format!("    {old_cells}  {bar} {} {new_cells}", paint.of(style, mark));
         lines.push(line.trim_end().to_owned());
     }
     lines
@@ -86,7 +86,8 @@ fn side_of(
     let mut cells = Vec::with_capacity(widths.len());
     for (place, width) in widths.iter().enumerate() {
         let cell = row.and_then(|row| row.get(place)).map_or("", String::as_str);
-        let changed = other.is_some_and(|other| other.get(place).map(String::as_str) != Some(cell));
+        let changed = row.is_some()
+            && other.is_some_and(|other| other.get(place).map(String::as_str) != Some(cell));
         cells.push(if changed {
             let marked = format!("{cell}*");
             let rest = " ".repeat((width + 1).saturating_sub(marked.chars().count()));

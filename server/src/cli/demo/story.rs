@@ -202,44 +202,45 @@ pub fn questions() -> Vec<Question> {
     vec![
         Question {
             asks: "Which department was Ada in on Tuesday, and under which name?",
-            sql: "SELECT name, department FROM employees \
-                  FOR VALID_TIME AS OF TIMESTAMP '2026-01-06T12:00:00Z' WHERE _id = 'e1'",
+            sql: "SELECT name, department
+FROM employees FOR VALID_TIME AS OF TIMESTAMP '2026-01-06T12:00:00Z'
+WHERE _id = 'e1'",
             expected: vec![vec!["Ada Byron", "Finance"]],
             means: "Valid time: the state of the world on Tuesday, as we know it now.",
         },
         Question {
             asks: "On Monday evening, in which room did we expect Bob's booking to be?",
-            sql: "SELECT b._id AS booking, d.room \
-                  FROM bookings FOR ALL VALID_TIME \
-                  FOR SYSTEM_TIME AS OF TIMESTAMP '2026-01-05T18:00:00Z' AS b \
-                  JOIN desks FOR VALID_TIME AS OF b._valid_from \
-                  FOR SYSTEM_TIME AS OF TIMESTAMP '2026-01-05T18:00:00Z' AS d ON d._id = b.desk \
-                  WHERE b._id = 'b1'",
+            sql: "SELECT b._id AS booking, d.room
+FROM bookings FOR ALL VALID_TIME FOR SYSTEM_TIME AS OF TIMESTAMP '2026-01-05T18:00:00Z' AS b
+JOIN desks FOR VALID_TIME AS OF b._valid_from
+           FOR SYSTEM_TIME AS OF TIMESTAMP '2026-01-05T18:00:00Z' AS d ON d._id = b.desk
+WHERE b._id = 'b1'",
             expected: vec![vec!["b1", "Room A"]],
-            means: "The report exactly as it stood on Monday, with an as-of join.",
+            means: "The report as it stood on Monday: an as-of join, itself asked as of Monday.",
         },
         Question {
             asks: "What did we believe on Wednesday about Tuesday: was anybody in?",
-            sql: "SELECT COUNT(*) AS people FROM presence \
-                  FOR VALID_TIME FROM TIMESTAMP '2026-01-06T00:00:00Z' \
-                  TO TIMESTAMP '2026-01-07T00:00:00Z' \
-                  FOR SYSTEM_TIME AS OF TIMESTAMP '2026-01-07T18:00:00Z'",
+            sql: "SELECT COUNT(*) AS people
+FROM presence FOR VALID_TIME FROM TIMESTAMP '2026-01-06T00:00:00Z'
+                             TO TIMESTAMP '2026-01-07T00:00:00Z'
+              FOR SYSTEM_TIME AS OF TIMESTAMP '2026-01-07T18:00:00Z'",
             expected: vec![vec!["0"]],
             means: "Nobody, as far as we knew: the upload came on Friday.",
         },
         Question {
             asks: "And what do we believe today about Tuesday?",
-            sql: "SELECT COUNT(*) AS people FROM presence \
-                  FOR VALID_TIME FROM TIMESTAMP '2026-01-06T00:00:00Z' \
-                  TO TIMESTAMP '2026-01-07T00:00:00Z'",
+            sql: "SELECT COUNT(*) AS people
+FROM presence FOR VALID_TIME FROM TIMESTAMP '2026-01-06T00:00:00Z'
+                             TO TIMESTAMP '2026-01-07T00:00:00Z'",
             expected: vec![vec!["1"]],
             means: "Ada was. Both answers stay available for good.",
         },
         Question {
             asks: "Where did we think desk d1 was on Wednesday at 16:00, and when did we learn better?",
-            sql: "SELECT room, _system_from AS believed_from, _system_to AS believed_until \
-                  FROM desks FOR VALID_TIME AS OF TIMESTAMP '2026-01-07T16:00:00Z' \
-                  FOR ALL SYSTEM_TIME WHERE _id = 'd1' ORDER BY _system_from",
+            sql: "SELECT room, _system_from AS believed_from, _system_to AS believed_until
+FROM desks FOR VALID_TIME AS OF TIMESTAMP '2026-01-07T16:00:00Z' FOR ALL SYSTEM_TIME
+WHERE _id = 'd1'
+ORDER BY _system_from",
             expected: vec![
                 vec!["Room A", "Mon 09:30", "Tue 11:30"],
                 vec!["Room B", "Tue 11:30", "Fri 17:00"],
