@@ -79,7 +79,7 @@ async fn take_up(services: &Services) -> Answered<()> {
 async fn explain_projection(services: &Services, explain: ExplainProjection) -> Answered<Answer> {
     let projections = Arc::clone(&services.projections);
     let text = blocking(move || Ok(projections.explain(&explain)?)).await?;
-    let lines: ArrayRef = Arc::new(StringArray::from_iter_values(text.lines()));
+    let lines: ArrayRef = Arc::new(StringArray::from(text.lines().collect::<Vec<_>>()));
     let batch =
         RecordBatch::try_from_iter([("plan", lines)]).map_err(|error| Failure::internal(&error))?;
     let basis = basis_token(&services.store, services.store.latest());
