@@ -57,6 +57,10 @@ fn crates_depend_only_in_the_agreed_direction() {
         let name = package.name.to_string();
         let Some(allowed) = allowed.get(name.as_str()) else { continue };
         for dependency in &package.dependencies {
+            // Holds no code: it only unifies the features of outside dependencies.
+            if dependency.name == "everwhen-unify" {
+                continue;
+            }
             if dependency.name.starts_with("everwhen-") {
                 assert!(
                     allowed.contains(&dependency.name.as_str()),
