@@ -125,6 +125,12 @@ impl App {
     }
 
     async fn start_over(config: &Config, store: Store) -> Result<RunningApp, Error> {
+        let endpoints_file = config.data.join("endpoints.json");
+        // Left behind by a process that was killed: whoever waits for it must not read it.
+        if endpoints_file.exists() {
+            std::fs::remove_file(&endpoints_file)
+                .map_err(|source| endpoints_error(&endpoints_file, source))?;
+        }
         let queries = query_threads(config)?;
         let services = build_services(config, store, &queries)?;
         let mut listeners = Listeners::bind(config).await?;
@@ -136,7 +142,6 @@ impl App {
             (Some(file), Some(grpc)) => Some(Delivery::start(delivery::configuration(file, grpc)?)),
             _ => None,
         };
-        let endpoints_file = config.data.join("endpoints.json");
         services.health.set_ready();
         let app = RunningApp {
             endpoints,
@@ -293,9 +298,13 @@ fn build_services(
     }))
 }
 
+fn endpoints_error(path: &Path, source: std::io::Error) -> Error {
+    Error::Endpoints { path: path.display().to_string(), source }
+}
+
 /// Writes the file whole or not at all, so that nobody reads half of it.
 fn write_endpoints(path: &Path, endpoints: &Endpoints) -> Result<(), Error> {
-    let failed = |source| Error::Endpoints { path: path.display().to_string(), source };
+    let failed = |source| endpoints_error(path, source);
     let text = serde_json::to_string(endpoints).map_err(|e| failed(e.into()))?;
     let beside = path.with_extension("json.new");
     std::fs::write(&beside, text + "\n").map_err(failed)?;

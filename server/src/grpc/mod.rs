@@ -60,7 +60,8 @@ fn told<T>(
     answer: Result<T, Failure>,
 ) -> Result<tonic::Response<T>, Status> {
     let code = answer.as_ref().err().map_or(Grpc::Ok, |failure| failure.code.entry().grpc);
-    let labels = [("method", method), ("code", code.description())];
+    let code = format!("{code:?}");
+    let labels = [("method", method), ("code", code.as_str())];
     services.metrics.add("everwhen_grpc_requests_total", &labels, 1);
     match answer {
         Ok(message) => Ok(tonic::Response::new(message)),

@@ -18,6 +18,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use futures::FutureExt as _;
 
 use crate::code::Code;
 use crate::failure::Failure;
@@ -83,7 +84,9 @@ async fn around(State(services): State<Shared>, request: Request, next: Next) ->
         Failure::new(Code::Forbidden, "requests from web pages of another origin are refused")
             .into_response()
     } else {
-        next.run(request).await
+        // A fault of ours in a handler costs this one request.
+        let answering = std::panic::AssertUnwindSafe(next.run(request)).catch_unwind();
+        answering.await.unwrap_or_else(|_| Failure::internal(&"a handler panicked").into_response())
     };
     let status = response.status().as_u16().to_string();
     let labels = [("route", route), ("method", method.as_str()), ("status", status.as_str())];
