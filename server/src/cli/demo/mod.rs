@@ -204,7 +204,7 @@ impl Play {
             moments,
             mark: Mark {
                 at: instant(story::BOOKING_STARTS)?.micros(),
-                text: "Bob's booking starts: Room A was expected, then Room B".into(),
+                text: "Wed 09:00: Bob's booking, in Room B".into(),
             },
         };
         for line in drawing.lines(paint) {
@@ -212,14 +212,12 @@ impl Play {
         }
         println!();
         let coming = if paint.is_coloured() { "dark" } else { "dashed" };
-        for line in [
-            "◆ is the evening on which that line was believed; right of it lies what was to come"
-                .into(),
-            format!(
-                "({coming}). ▔ underlines what was news since the evening before: Friday's rewrote"
-            ),
-            "Wednesday and Thursday, and nothing of what was believed earlier is lost.".to_owned(),
-        ] {
+        let legend = format!(
+            "◆ marks the evening itself: right of it ({coming}) lies what was yet to come. ▔ underlines \
+             what was news since the evening before: Friday's rewrote a part of Wednesday and \
+             Thursday. What was believed earlier stays, line by line, and can be asked for."
+        );
+        for line in wrap(&legend, WIDTH - 4) {
             println!("  {}", paint.of(Style::Quiet, &line));
         }
         println!();
@@ -309,19 +307,22 @@ fn conclude(
     let program = std::env::current_exe()
         .map_or_else(|_| "everwhen".to_owned(), |path| path.display().to_string());
     let folder = folder.display();
-    let question = "SELECT room, _valid_from, _valid_to, _system_from, _system_to FROM desks \
-                    FOR ALL VALID_TIME FOR ALL SYSTEM_TIME WHERE _id = 'd1'";
+    let question = "SELECT room, _valid_from, _valid_to, _system_from, _system_to\n      \
+                    FROM desks FOR ALL VALID_TIME FOR ALL SYSTEM_TIME WHERE _id = 'd1'";
     for (what, command) in [
         (
             "Serve this data and keep the warehouse right:",
-            format!("{program} serve --data {folder}/data --projector {folder}/delivery.toml"),
+            format!(
+                "{program} serve --data {folder}/data \\\n      \
+                 --projector {folder}/delivery.toml"
+            ),
         ),
         ("Ask it, in another terminal:", format!("{program} sql -c \"{question}\"")),
         (
             "Send late news, and see the warehouse follow:",
-            "curl -s http://127.0.0.1:8080/v1/events -H 'content-type: application/json' \\\n    \
-             -d '{\"stream\": \"desks\", \"events\": [{\"value\": {\"id\": \"d2\", \"room\": \"Cellar\", \
-             \"at\": \"2026-01-07T00:00:00Z\"}}]}'"
+            "curl -s http://127.0.0.1:8080/v1/events -H 'content-type: application/json' \\\n      \
+             -d '{\"stream\": \"desks\", \"events\": [{\"value\":\n        \
+             {\"id\": \"d2\", \"room\": \"Cellar\", \"at\": \"2026-01-07T00:00:00Z\"}}]}'"
                 .to_owned(),
         ),
         (
