@@ -1,21 +1,16 @@
 //! Computed columns to values: one cast a column, one cheap read a row.
 
-use std::sync::Arc;
-
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array,
     Float64Array, Int64Array, StringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
 };
-use arrow::compute::{CastOptions, cast, cast_with_options};
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float64Type, Int64Type, Time64MicrosecondType, TimeUnit,
     TimestampMicrosecondType, TimestampNanosecondType,
 };
+use everwhen_query::columns::cast_column;
 use everwhen_storage::{ColumnType, Value};
 use serde::de::IgnoredAny;
-
-use crate::decode::cells::{Cell, CellColumn};
-use crate::decode::text;
 
 /// A column of one [`ColumnType`], ready to be read row by row.
 #[derive(Debug, Clone)]
@@ -111,56 +106,18 @@ impl ValueColumn {
 }
 
 fn cast_strictly(array: &ArrayRef, kind: &ColumnType, checked: bool) -> Result<ArrayRef, String> {
-    let from = array.data_type();
-    let is_text = matches!(from, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
-    let parsed = matches!(
-        kind,
-        ColumnType::Timestamp | ColumnType::Date | ColumnType::Time | ColumnType::Decimal
-    );
-    if is_text && parsed {
-        return parse_text(array, kind);
-    }
-    if is_text && *kind == ColumnType::Json && !checked {
-        return check_json(array);
-    }
-    let to = kind.data_type();
-    if *from == to {
-        return Ok(Arc::clone(array));
-    }
-    if let DataType::Timestamp(TimeUnit::Nanosecond, _) = from {
+    if let DataType::Timestamp(TimeUnit::Nanosecond, _) = array.data_type() {
         let instants = array.as_primitive::<TimestampNanosecondType>();
         if instants.iter().flatten().any(|nanos| nanos % 1_000 != 0) {
             return Err("an instant is finer than a microsecond".to_owned());
         }
     }
-    let options = CastOptions { safe: false, ..CastOptions::default() };
-    cast_with_options(array, &to, &options).map_err(|error| error.to_string())
-}
-
-fn strings(array: &ArrayRef) -> Result<StringArray, String> {
-    let text = cast(array, &DataType::Utf8).map_err(|error| error.to_string())?;
-    Ok(text.as_string::<i32>().clone())
-}
-
-fn parse_text(array: &ArrayRef, kind: &ColumnType) -> Result<ArrayRef, String> {
-    let mut column = CellColumn::new(kind, array.len());
-    for value in &strings(array)? {
-        let cell = match (value, kind) {
-            (None, _) => Cell::Null,
-            (Some(value), ColumnType::Date) => Cell::Date(text::date(value)?),
-            (Some(value), ColumnType::Time) => Cell::Time(text::time(value)?),
-            (Some(value), ColumnType::Decimal) => Cell::Decimal(text::decimal(value)?),
-            (Some(value), _) => Cell::Timestamp(text::instant(value)?),
-        };
-        column.append(&cell);
+    let cast = cast_column(array, kind).map_err(|error| error.to_string())?;
+    if *kind == ColumnType::Json && !checked {
+        for text in cast.as_string::<i32>().iter().flatten() {
+            let parsed = serde_json::from_str::<IgnoredAny>(text);
+            parsed.map_err(|error| format!("no JSON: {error}"))?;
+        }
     }
-    Ok(column.finish())
-}
-
-fn check_json(array: &ArrayRef) -> Result<ArrayRef, String> {
-    let texts = strings(array)?;
-    for text in texts.iter().flatten() {
-        serde_json::from_str::<IgnoredAny>(text).map_err(|error| format!("no JSON: {error}"))?;
-    }
-    Ok(Arc::new(texts))
+    Ok(cast)
 }

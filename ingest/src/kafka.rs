@@ -100,18 +100,23 @@ impl Worker {
         }
     }
 
-    /// Shows a state, and logs it where it is news.
+    /// Shows a state and its reason, and logs where it stops running or has to be put right.
     fn tell(&self, state: State, reason: String) {
         let (stream, topic) = (self.committer.stream(), self.topic.topic.as_str());
-        if self.board.set(state, Some(reason.clone())) {
+        let before = self.board.state();
+        let is_news = self.board.set(state, Some(reason.clone()));
+        if before != state {
             tracing::warn!(stream, topic, ?state, reason, "stream is not running");
+        } else if is_news {
+            tracing::debug!(stream, topic, ?state, reason, "stream is still not running");
         }
     }
 
     fn session(&self) -> Ended {
         let plan = match self.committer.plan() {
             Ok(plan) => plan,
-            Err(Error::UnknownStream { .. }) => return Ended::Stopped,
+            // Dropped: whoever follows the definitions stops this thread, or finds it made again.
+            Err(error @ Error::UnknownStream { .. }) => return Ended::Waiting(error.to_string()),
             Err(error) => return Ended::Held(error.to_string()),
         };
         let consumer = match client(&self.topic, self.committer.stream()) {

@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, SchemaRef};
-use everwhen_query::records::{RecordProgram, is_json};
+use everwhen_query::columns::field_type;
+use everwhen_query::records::RecordProgram;
 use everwhen_query::statements::{CreateMapping, MappingVerb};
 use everwhen_query::{Error as QueryError, SqlState};
 use everwhen_storage::{
@@ -406,25 +407,16 @@ fn check_cast(field: &Field, role: Role, to: &ColumnType) -> Result<bool> {
 
 /// Returns the nearest column type; `None` for a bare NULL.
 fn kind_of(field: &Field) -> Result<Option<ColumnType>> {
-    Ok(Some(match field.data_type() {
-        DataType::Null => return Ok(None),
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View if is_json(field) => {
-            ColumnType::Json
+    if *field.data_type() == DataType::Null {
+        return Ok(None);
+    }
+    match field_type(field) {
+        None | Some(ColumnType::List(_) | ColumnType::Struct(_)) => {
+            let message = format!("column \"{}\" of type {}", field.name(), field.data_type());
+            Err(QueryError::unsupported(message).with_hint("add a CAST").into())
         }
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => ColumnType::Text,
-        DataType::Boolean => ColumnType::Bool,
-        kind if kind.is_integer() => ColumnType::Int64,
-        kind if kind.is_floating() => ColumnType::Float64,
-        kind if kind.is_decimal() => ColumnType::Decimal,
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => ColumnType::Bytes,
-        DataType::Date32 | DataType::Date64 => ColumnType::Date,
-        DataType::Time32(_) | DataType::Time64(_) => ColumnType::Time,
-        DataType::Timestamp(..) => ColumnType::Timestamp,
-        other => {
-            let message = format!("column \"{}\" of type {other}", field.name());
-            return Err(QueryError::unsupported(message).with_hint("add a CAST").into());
-        }
-    }))
+        kind => Ok(kind),
+    }
 }
 
 #[cfg(test)]

@@ -192,15 +192,15 @@ impl<'a> Session<'a> {
             | RDKafkaErrorCode::SaslAuthenticationFailed => {
                 Some(Ended::Waiting(format!("broker refused: {error}")))
             }
-            RDKafkaErrorCode::AllBrokersDown
-            | RDKafkaErrorCode::BrokerTransportFailure
-            | RDKafkaErrorCode::Resolve => {
+            RDKafkaErrorCode::AllBrokersDown => {
                 let why = self.seen().lock().trouble.clone().unwrap_or_else(|| error.to_string());
                 let brokers = &self.worker.topic.brokers;
                 self.worker.tell(State::Waiting, format!("broker {brokers} is away: {why}"));
                 self.seen().lock().is_up = false;
                 None
             }
+            // One broker of several may be away without harm.
+            RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve => None,
             _ => {
                 tracing::warn!(stream = self.worker.committer.stream(), %error, "Kafka client");
                 None

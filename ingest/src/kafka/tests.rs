@@ -128,6 +128,24 @@ async fn bad_records_become_dead_letters_in_place() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_that_match_nothing_are_passed_without_a_transaction() {
+    let (broker, store) = (broker(), store());
+    broker.create_topic("orders", 1, 1).expect("a topic");
+    produce(&broker, "orders", 0, &values(0..10));
+    store.stream(&from_topic(orders(), &broker.bootstrap_servers(), "orders")).await;
+    let select = "SELECT id AS _id, n WHERE n > 100";
+    store.mapping(&mapping("ordered", "orders", MappingVerb::Put, "orders", select)).await;
+    let ingest = start(&store);
+    until(&ingest, |rows| read(rows) == 10).await;
+    assert_eq!(store.store.latest().tx, TxId::new(2));
+    let stored = store.store.source_offsets("orders").expect("offsets");
+    assert_eq!(stored, [("orders".to_owned(), 0, 10)]);
+    let (_, metrics) = &ingest.metrics()[0];
+    assert_eq!((metrics.records, metrics.unmatched), (10, 10));
+    ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_topic_and_a_broker_that_is_down_are_waited_out() {
     let (broker, store) = (broker(), store());
     broker.create_topic("other", 1, 1).expect("a topic");

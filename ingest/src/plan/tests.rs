@@ -205,3 +205,59 @@ fn payload_paths_are_cast_to_what_their_columns_hold() {
     let values: Vec<&Value> = made[0].1.fields.fields().iter().map(|(_, value)| value).collect();
     assert_eq!(values, [&Value::Int(5), &Value::Json(r#"{"x": 1}"#.to_owned())]);
 }
+
+#[test]
+fn zz_timing() {
+    use std::time::Instant;
+    let mut defined = crate::testing::Defined::default();
+    use everwhen_storage::ColumnType as T;
+    let c = crate::testing::column;
+    defined
+        .stream(&crate::testing::stream(
+            "orders",
+            Some(vec![
+                c("id", T::Text),
+                c("employee", T::Text),
+                c("site", T::Text),
+                c("n", T::Int64),
+                c("at", T::Timestamp),
+            ]),
+        ))
+        .unwrap();
+    defined.mapping(&mapping("m", "orders", PUT, "orders", "SELECT id AS _id, employee, site, n, at AS _valid_from, at + INTERVAL '1 hour' AS _valid_to WHERE id <> ''")).unwrap();
+    let values: Vec<String> = (0..8192).map(|n| format!(r#"{{"id":"event-{n:08}","employee":"employee-{:06}","site":"site-{:04}","n":{n},"at":"2026-01-01T00:00:{:02}.123Z","kind":"something"}}"#, n % 1000, n % 50, n % 60)).collect();
+    println!("bytes {}", values[0].len());
+    let values: Vec<&str> = values.iter().map(String::as_str).collect();
+    let plan = StreamPlan::compile(&defined.0, "orders", 1 << 20).expect("compiles");
+    let tenant = Tenant::default();
+    let rule = TenantRule { tenant: &tenant, bound: false };
+    for _ in 0..3 {
+        let t = Instant::now();
+        let records = records(&values);
+        let a = t.elapsed();
+        let t = Instant::now();
+        let decoded = plan.decoder.decode(&records).unwrap();
+        let b = t.elapsed();
+        let t = Instant::now();
+        let mut assembly = crate::apply::Assembly::new(records.len());
+        plan.mappings[0].apply(&decoded, &records, rule, &mut assembly);
+        let c = t.elapsed();
+        let t = Instant::now();
+        let p = plan.prepare(&records, rule).unwrap();
+        let d = t.elapsed();
+        let t = Instant::now();
+        assert_eq!(p.batch.txs.len(), 8192);
+        drop(p);
+        drop(assembly);
+        let e = t.elapsed();
+        let per = |d: std::time::Duration| d.as_nanos() / 8192;
+        println!(
+            "push {} decode {} apply {} whole {} drop {} ns/record",
+            per(a),
+            per(b),
+            per(c),
+            per(d),
+            per(e)
+        );
+    }
+}
