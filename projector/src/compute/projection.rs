@@ -96,6 +96,8 @@ pub struct Tools<'a> {
     pub chunk_rows: usize,
     /// Change records read by one step, about.
     pub records_max: usize,
+    /// Keys loaded at once.
+    pub load_keys: usize,
 }
 
 /// What everwhen.projections shows.
@@ -285,55 +287,41 @@ impl Projection {
             known: &known,
             full: tools.full,
             records_max: tools.records_max,
+            load_keys: tools.load_keys,
         };
+        let mut chunks = ChunkWriter::new(self, tools, &state);
+        let mut out = |rows| chunks.add(rows);
         let step = match state.delivered {
-            None => work.load(latest)?,
-            Some(delivered) => work.step(delivered.into(), latest)?,
+            None => work.load(latest, &mut out)?,
+            Some(delivered) => work.step(delivered.into(), latest, &mut out)?,
         };
         let boundary = next_boundary(tools.store, &program, step.to.tx, step.to.now)?;
-        let moved = state.delivered != Some(step.to.into()) || !step.rows.is_empty();
-        self.keep(tools, state, held, step, boundary)?;
+        let moved = state.delivered != Some(step.to.into());
+        chunks.close(step.reload)?;
+        self.keep(state, &held, step, chunks, boundary)?;
         Ok(moved)
     }
 
     /// Makes a step durable, then lets it be seen.
     fn keep(
         &self,
-        tools: &Tools<'_>,
         mut state: State,
-        held: Arc<HeldKeys>,
+        held: &Arc<HeldKeys>,
         step: Step,
+        chunks: ChunkWriter<'_>,
         boundary: Option<ValidTime>,
     ) -> Result<()> {
         let name = &self.name;
-        let mut entries: Entries = Vec::new();
+        let ChunkWriter { tools, mut entries, open, first, next_change, .. } = chunks;
+        // With the state and not before: without it they would say what has not been sent.
         let held = self.keep_held(&mut entries, held, &step)?;
         for tenant in &step.met {
             entries.push((met_key(name, tenant), Some(Vec::new())));
         }
-        let mut first_chunk = None;
-        let leaves = step.reload || !step.rows.is_empty();
+        let leaves = !open.is_empty();
         if leaves {
-            let mut open = Vec::new();
-            let mut rows = step.rows.chunks(tools.chunk_rows.max(1)).peekable();
-            let none: &[RowChange] = &[];
-            let mut next = Some(rows.next().unwrap_or(none));
-            while let Some(changes) = next {
-                let count = u64::try_from(changes.len()).unwrap_or(u64::MAX);
-                let head = ChunkHead { first_change: state.next_change, count };
-                state.next_change += count;
-                let key = chunk_key(name, state.generation, head.first_change);
-                entries.push((key, Some(encode(name, &changes)?)));
-                first_chunk.get_or_insert_with(|| (head.first_change, Arc::new(changes.to_vec())));
-                open.push(head);
-                if entries.len() >= ENTRIES_PER_WRITE && rows.peek().is_some() {
-                    // Chunks without a state that names them mean nothing; the state comes last.
-                    self.put(tools.store, &entries, false)?;
-                    entries.clear();
-                }
-                next = rows.next();
-            }
             let to = step.to.into();
+            state.next_change = next_change;
             state.step = Some(Outstanding { to, reload: step.reload, chunks: open.len(), open });
         } else {
             state.delivered = Some(step.to.into());
@@ -349,7 +337,7 @@ impl Projection {
         }
         shared.boundary = boundary;
         shared.boundary_known = true;
-        shared.first_chunk = first_chunk;
+        shared.first_chunk = first;
         drop(shared);
         if leaves {
             self.offered.notify_waiters();
@@ -360,11 +348,11 @@ impl Projection {
     fn keep_held(
         &self,
         entries: &mut Entries,
-        held: Arc<HeldKeys>,
+        held: &Arc<HeldKeys>,
         step: &Step,
     ) -> Result<Arc<HeldKeys>> {
         if step.held.is_empty() {
-            return Ok(held);
+            return Ok(Arc::clone(held));
         }
         let mut now = held.as_ref().clone();
         for ((tenant, key), entry) in &step.held {
@@ -421,6 +409,8 @@ impl Projection {
     /// Takes note that the sink has everything up to a change; a repetition does nothing.
     pub fn acknowledge(&self, store: &Store, change: u64) -> Result<()> {
         let mut shared = self.shared.lock();
+        // Whoever acknowledges, even what is known, has a sink that works.
+        shared.refused = None;
         let mut state = shared.state.clone();
         let Some(step) = &mut state.step else { return Ok(()) };
         let mut entries: Entries = Vec::new();
@@ -445,7 +435,6 @@ impl Projection {
         self.put(store, &entries, false)?;
         let complete = state.step.is_none();
         shared.state = state;
-        shared.refused = None;
         drop(shared);
         if complete {
             self.wake.notify_one();
@@ -531,6 +520,74 @@ impl Projection {
             verified_through: None,
             worker: shared.leasing.holder(monotonic).map(ToOwned::to_owned),
         }
+    }
+}
+
+/// Cuts the changes of a step into chunks and writes them as they come.
+///
+/// Chunks without a state that names them mean nothing, so a crash in between leaves nothing.
+struct ChunkWriter<'a> {
+    of: &'a Projection,
+    tools: &'a Tools<'a>,
+    generation: u64,
+    next_change: u64,
+    waiting: Vec<RowChange>,
+    entries: Entries,
+    open: Vec<ChunkHead>,
+    first: Option<(u64, Arc<Vec<RowChange>>)>,
+}
+
+impl<'a> ChunkWriter<'a> {
+    const fn new(of: &'a Projection, tools: &'a Tools<'a>, state: &State) -> Self {
+        Self {
+            of,
+            tools,
+            generation: state.generation,
+            next_change: state.next_change,
+            waiting: Vec::new(),
+            entries: Vec::new(),
+            open: Vec::new(),
+            first: None,
+        }
+    }
+
+    /// Takes changes in their order; full chunks are written.
+    fn add(&mut self, rows: Vec<RowChange>) -> Result<()> {
+        let full = self.tools.chunk_rows.max(1);
+        for row in rows {
+            self.waiting.push(row);
+            if self.waiting.len() >= full {
+                self.cut()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the last chunk. A load has at least one, also of no rows: it ends the load.
+    fn close(&mut self, reload: bool) -> Result<()> {
+        if !self.waiting.is_empty() || (reload && self.open.is_empty()) {
+            self.cut()?;
+        }
+        Ok(())
+    }
+
+    fn cut(&mut self) -> Result<()> {
+        let changes = std::mem::take(&mut self.waiting);
+        let name = &self.of.name;
+        let count = u64::try_from(changes.len()).unwrap_or(u64::MAX);
+        let head = ChunkHead { first_change: self.next_change, count };
+        self.next_change += count;
+        let key = chunk_key(name, self.generation, head.first_change);
+        self.entries.push((key, Some(encode(name, &changes)?)));
+        self.open.push(head);
+        if self.first.is_none() {
+            self.first = Some((head.first_change, Arc::new(changes)));
+        }
+        if self.entries.len() >= ENTRIES_PER_WRITE {
+            self.of.put(self.tools.store, &self.entries, false)?;
+            self.entries.clear();
+        }
+        Ok(())
     }
 }
 

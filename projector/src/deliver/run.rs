@@ -158,6 +158,10 @@ impl Delivery {
             match sink.prepare(&self.target).await {
                 Ok(control) => {
                     needs_reload |= control.is_behind(&self.target);
+                    if std::mem::take(&mut self.failed) {
+                        // Takes the error back; if this is lost, the next acknowledgement does.
+                        let _ = self.client.ack(&self.target, self.target.acked_change).await;
+                    }
                     break;
                 }
                 Err(error) => {
