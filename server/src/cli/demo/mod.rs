@@ -127,11 +127,13 @@ impl Play {
         self.stage.settle().await?;
         println!();
         let mut after = Vec::new();
+        let mut spaced = false;
         for (((table, columns, about), expected), before) in
             REPORTS.into_iter().zip(&day.expected).zip(before)
         {
             let now = self.stage.report(table, columns)?;
             let name = paint.of(Style::Strong, &pad(table, 15));
+            spaced = now != *before;
             if now == *before {
                 let rows = paint.of(Style::Quiet, &format!("unchanged, {} rows", now.rows.len()));
                 println!("  {name}  {rows}");
@@ -151,7 +153,9 @@ impl Play {
             let still = self.stage.warehouse(change)?;
             self.check("writes of booking b1 on Thursday", &still.rows, &written.rows);
         }
-        println!("  {} {}\n", paint.of(Style::Good, "→"), paint.of(Style::Strong, day.lesson));
+        let space = if spaced { "" } else { "\n" };
+        let lesson = paint.of(Style::Strong, day.lesson);
+        println!("{space}  {} {lesson}\n", paint.of(Style::Good, "→"));
         Ok(after)
     }
 

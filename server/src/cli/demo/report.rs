@@ -68,7 +68,10 @@ pub fn before_and_after(paint: Paint, before: &Table, after: &Table) -> Vec<Stri
         };
         let gone = if fate == Fate::Gone { Style::Gone } else { Style::Quiet };
         let old_cells = side_of(paint, left, None, &widths, gone);
-        let new_cells = side_of(paint, right, left, &widths, style);
+        let new_cells = match right {
+            Some(_) => side_of(paint, right, left, &widths, style),
+            None => String::new(),
+        };
         let line = format!("    {old_cells}  {bar} {} {new_cells}", paint.of(style, mark));
         lines.push(line.trim_end().to_owned());
     }
