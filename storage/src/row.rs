@@ -146,6 +146,11 @@ impl LevelSet {
         })
     }
 
+    /// Returns the members, highest first.
+    pub(crate) fn iter_down(self) -> impl Iterator<Item = u8> {
+        (0..Self::OPEN_BIT).rev().filter(move |level| self.0 & (1 << level) != 0)
+    }
+
     fn put(self, out: &mut Vec<u8>) {
         out.push(self.0.count_ones().to_le_bytes()[0]);
         out.extend(self.iter());

@@ -194,7 +194,8 @@ fn archive(
 ) -> Result<()> {
     let superseded = believed.from.plus(1);
     reader.with_archive(|cursor| {
-        for level in target.current.archive.iter() {
+        // What is superseded is most often without an end, and such pieces stand in high levels.
+        for level in target.current.archive.iter_down() {
             let first = Fork::containing(window.from(), level);
             let last = Fork::containing(before(window.to()), level);
             cursor.seek(target.prefix, first, superseded);
@@ -211,6 +212,9 @@ fn archive(
                 if found.tx_from <= believed.to && found.valid.overlaps(&window) {
                     let tx_to = (found.tx_to <= believed.to).then_some(found.tx_to);
                     out.push(found.valid, found.tx_from, tx_to, found.row);
+                    if believed.is_one_tx() && found.valid.intersect(&window) == Some(window) {
+                        return Ok(());
+                    }
                 }
                 if !spent {
                     cursor.next();

@@ -201,6 +201,9 @@ impl<'db> Reader<'db> {
                 && found.valid.overlaps(&window)
             {
                 each(found, row);
+                if found.valid.to() >= window.to() {
+                    return Ok(());
+                }
             }
         }
         cursor.seek(first.as_slice());
