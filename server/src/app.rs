@@ -11,7 +11,7 @@ use everwhen_projector::compute::{ProjectionOptions, Projections};
 use everwhen_query::{Engine, EngineOptions};
 use everwhen_storage::{Clock, ManualClock, Options, RealClock, Store};
 use serde::{Deserialize, Serialize};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 
 use crate::config::{Config, ConfigError};
 use crate::delivery::{self, Delivery};
@@ -88,6 +88,22 @@ pub struct RunningApp {
 /// The runtime that queries run on. Dropped without waiting, since async code may drop it.
 struct QueryThreads(Option<Runtime>);
 
+impl QueryThreads {
+    fn start(config: &Config) -> Result<Self, Error> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        if config.query_threads > 0 {
+            builder.worker_threads(config.query_threads);
+        }
+        let runtime =
+            builder.thread_name("everwhen-query").enable_all().build().map_err(Error::Threads)?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn handle(&self) -> Handle {
+        self.0.as_ref().map_or_else(Handle::current, |runtime| runtime.handle().clone())
+    }
+}
+
 impl Drop for QueryThreads {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
@@ -131,17 +147,18 @@ impl App {
             std::fs::remove_file(&endpoints_file)
                 .map_err(|source| endpoints_error(&endpoints_file, source))?;
         }
-        let queries = query_threads(config)?;
-        let services = build_services(config, store, &queries)?;
+        let queries = QueryThreads::start(config)?;
+        let services = build_services(config, store, queries.handle())?;
         let mut listeners = Listeners::bind(config).await?;
+        let endpoints = listeners.endpoints();
+        let delivery = match (&config.projector, &endpoints.grpc) {
+            (Some(file), Some(grpc)) => Some(delivery::configuration(file, grpc)?),
+            _ => None,
+        };
         listeners.serve(&services).await?;
         services.ingest.start();
         services.projections.start();
-        let endpoints = listeners.endpoints();
-        let delivery = match (&config.projector, &endpoints.grpc) {
-            (Some(file), Some(grpc)) => Some(Delivery::start(delivery::configuration(file, grpc)?)),
-            _ => None,
-        };
+        let delivery = delivery.map(Delivery::start);
         services.health.set_ready();
         let app = RunningApp {
             endpoints,
@@ -150,7 +167,7 @@ impl App {
             delivery,
             endpoints_file,
             drain: config.drain,
-            _queries: QueryThreads(Some(queries)),
+            _queries: queries,
         };
         if let Err(error) = write_endpoints(&app.endpoints_file, &app.endpoints) {
             app.stop_parts().await;
@@ -249,19 +266,7 @@ async fn close(store: Store) {
     }
 }
 
-fn query_threads(config: &Config) -> Result<Runtime, Error> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if config.query_threads > 0 {
-        builder.worker_threads(config.query_threads);
-    }
-    builder.thread_name("everwhen-query").enable_all().build().map_err(Error::Threads)
-}
-
-fn build_services(
-    config: &Config,
-    store: Store,
-    queries: &Runtime,
-) -> Result<Arc<Services>, Error> {
+fn build_services(config: &Config, store: Store, queries: Handle) -> Result<Arc<Services>, Error> {
     let mut engine_options = EngineOptions {
         memory_bytes_max: config.query_memory_bytes_max,
         timeout: config.query_timeout.unwrap_or(NO_TIMEOUT),
@@ -292,7 +297,7 @@ fn build_services(
         metrics: Metrics::default(),
         limits,
         defining: tokio::sync::Mutex::new(()),
-        queries: queries.handle().clone(),
+        queries,
         started,
         test_clock: config.test_clock.is_some(),
     }))
