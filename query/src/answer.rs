@@ -92,11 +92,7 @@ fn outgoing(field: &Field, kind: &ColumnType) -> Field {
 ///
 /// # Errors
 /// Whatever its physical planning reports.
-pub async fn start(
-    planned: Planned,
-    positions: Positions,
-    basis: String,
-) -> Result<RowsAnswer> {
+pub async fn start(planned: Planned, positions: Positions, basis: String) -> Result<RowsAnswer> {
     let Planned { state, plan } = planned;
     let physical = state.create_physical_plan(&plan).await.diagnosed(&positions)?;
     let shape = Shape::of(&physical.schema())?;
@@ -113,7 +109,12 @@ pub async fn start(
             }
         }
     });
-    Ok(RowsAnswer { schema: shape.schema, columns: shape.columns, stream: join(taken, task), basis })
+    Ok(RowsAnswer {
+        schema: shape.schema,
+        columns: shape.columns,
+        stream: join(taken, task),
+        basis,
+    })
 }
 
 /// Hands on what the task sends; where the task fails in an unforeseen way, an error comes last.

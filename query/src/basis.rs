@@ -24,9 +24,8 @@ pub fn basis_token(store: &Store, basis: Basis) -> String {
 /// # Errors
 /// 22023 for text that is no token, 0B000 for the token of another store.
 pub fn parse_basis(store: &Store, token: &str) -> Result<Basis> {
-    let no_token = || {
-        Error::new(SqlState::InvalidParameter, "the basis is no token that an answer carried")
-    };
+    let no_token =
+        || Error::new(SqlState::InvalidParameter, "the basis is no token that an answer carried");
     let bytes = BASE64.decode(token.trim()).map_err(|_| no_token())?;
     let text = String::from_utf8(bytes).map_err(|_| no_token())?;
     let parts: Vec<&str> = text.split('/').collect();

@@ -15,10 +15,8 @@ pub fn keys_of(def: &TableDef, filters: &[Expr]) -> Option<Vec<RowKey>> {
     let mut keys: Vec<Vec<Value>> = vec![Vec::new()];
     for id in &def.key {
         let column = def.column_by_id(*id)?;
-        let values = filters
-            .iter()
-            .filter_map(|filter| values_of(column, filter))
-            .min_by_key(Vec::len)?;
+        let values =
+            filters.iter().filter_map(|filter| values_of(column, filter)).min_by_key(Vec::len)?;
         if keys.len().saturating_mul(values.len()) > KEYS_MAX {
             return None;
         }
@@ -27,10 +25,8 @@ pub fn keys_of(def: &TableDef, filters: &[Expr]) -> Option<Vec<RowKey>> {
             .flat_map(|head| values.iter().map(move |value| [head, &[value.clone()][..]].concat()))
             .collect();
     }
-    let mut encoded = keys
-        .iter()
-        .map(|values| RowKey::encode(values).ok())
-        .collect::<Option<Vec<_>>>()?;
+    let mut encoded =
+        keys.iter().map(|values| RowKey::encode(values).ok()).collect::<Option<Vec<_>>>()?;
     encoded.sort_unstable();
     encoded.dedup();
     Some(encoded)

@@ -1,8 +1,8 @@
 //! Constant expressions of temporal bounds: literals at once, the rest by DataFusion's simplifier.
 
 use datafusion::common::ScalarValue;
-use datafusion::logical_expr::{Expr as PlanExpr, LogicalPlan};
 use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::{Expr as PlanExpr, LogicalPlan};
 use datafusion::sql::parser::Statement as DataFusionStatement;
 use datafusion::sql::sqlparser::ast::{
     self, Expr, SelectItem, SetExpr, Statement, Value as Literal, ValueWithSpan,
@@ -78,9 +78,9 @@ fn literal_instant(now: Option<ValidTime>, expr: &Expr) -> Option<Result<Option<
         },
         Expr::Cast { expr: inner, data_type, .. } if is_time_type(data_type) => {
             match inner.as_ref() {
-                Expr::Value(ValueWithSpan {
-                    value: Literal::SingleQuotedString(text), ..
-                }) => Some(parse_instant(text).map(Some)),
+                Expr::Value(ValueWithSpan { value: Literal::SingleQuotedString(text), .. }) => {
+                    Some(parse_instant(text).map(Some))
+                }
                 _ => None,
             }
         }
@@ -118,9 +118,10 @@ fn computed(state: &SessionState, bound: &BoundExpr) -> Result<Option<ValidTime>
 /// Whatever its planning or computing reports.
 fn fold(state: &SessionState, expr: Expr) -> Result<Option<ScalarValue>> {
     let positions = Positions::default();
-    let statement = DataFusionStatement::Statement(Box::new(Statement::Query(Box::new(
-        select_of(vec![SelectItem::UnnamedExpr(expr)]),
-    ))));
+    let statement =
+        DataFusionStatement::Statement(Box::new(Statement::Query(Box::new(select_of(vec![
+            SelectItem::UnnamedExpr(expr),
+        ])))));
     // The session has no table whose lookup could wait, so this never blocks.
     let planned = futures::executor::block_on(state.statement_to_plan(statement));
     let plan = state.optimize(&planned.diagnosed(&positions)?).diagnosed(&positions)?;

@@ -67,9 +67,8 @@ fn ours(error: DataFusionError) -> std::result::Result<Error, DataFusionError> {
 }
 
 fn place_of(error: &DataFusionError, positions: &Positions) -> Option<usize> {
-    let character = |at: DataFusionLocation| {
-        positions.character(Location { line: at.line, column: at.column })
-    };
+    let character =
+        |at: DataFusionLocation| positions.character(Location { line: at.line, column: at.column });
     if let Some(span) = error.diagnostic().and_then(|diagnostic| diagnostic.span) {
         return character(span.start);
     }

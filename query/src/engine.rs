@@ -237,10 +237,7 @@ impl Inner {
         let reading = Reading {
             ctx: &ctx,
             definitions: &definitions,
-            defaults: Defaults {
-                valid_time: request.valid_time,
-                system_time: request.system_time,
-            },
+            defaults: Defaults { valid_time: request.valid_time, system_time: request.system_time },
             system_tables: &self.system_tables,
         };
         Ok((reading.plan(query).await?, basis))
@@ -322,10 +319,39 @@ fn refuse_reading_options(request: &Request) -> Result<()> {
     }
 }
 
+/// Takes BEGIN and COMMIT off a request and tells what is left.
 fn classify(statements: Vec<ParsedStatement>) -> Result<Work> {
+    let (read_only, mut rest) = without_transaction(statements)?;
+    let writes = rest.iter().filter(|statement| is_write(statement)).count();
+    let definitions = rest.iter().filter(|statement| is_definition(statement)).count();
+    if read_only == Some(true) && writes + definitions > 0 {
+        let message = "a read transaction takes no writes";
+        return Err(Error::new(SqlState::ReadOnlyTransaction, message));
+    }
+    if rest.is_empty() {
+        return Err(Error::syntax("the request holds no statement"));
+    }
+    if writes == rest.len() {
+        return Ok(Work::Writes(rest));
+    }
+    if rest.len() == 1 {
+        return Ok(Work::One(Box::new(rest.swap_remove(0))));
+    }
+    Err(Error::unsupported(if definitions > 0 {
+        "a definition stands alone in its request"
+    } else if writes > 0 {
+        "queries cannot stand in a transaction that writes"
+    } else {
+        "a request holds one query"
+    }))
+}
+
+/// Returns the access mode of the one transaction that a request may frame, and what is in it.
+fn without_transaction(
+    statements: Vec<ParsedStatement>,
+) -> Result<(Option<bool>, Vec<ParsedStatement>)> {
     let mut rest = Vec::with_capacity(statements.len());
-    let mut read_only = None;
-    let mut open = false;
+    let (mut read_only, mut open) = (None, false);
     for statement in statements {
         match statement {
             ParsedStatement::Begin { read_only: mode } => {
@@ -340,45 +366,27 @@ fn classify(statements: Vec<ParsedStatement>) -> Result<Work> {
                 return Err(Error::new(SqlState::NoActiveTransaction, message));
             }
             ParsedStatement::Rollback => {
-                return Err(Error::unsupported("ROLLBACK in one request with its BEGIN undoes nothing"));
+                let message = "ROLLBACK is not supported: leave out what is not to be done";
+                return Err(Error::unsupported(message));
             }
             other => rest.push(other),
         }
     }
-    let is_write = |statement: &ParsedStatement| {
-        matches!(
-            statement,
-            ParsedStatement::Insert(_) | ParsedStatement::Update(_) | ParsedStatement::Delete(_)
-        )
-    };
-    let defines = |statement: &ParsedStatement| {
-        matches!(
-            statement,
-            ParsedStatement::CreateTable(_)
-                | ParsedStatement::DropTable(_)
-                | ParsedStatement::Define(_)
-        )
-    };
-    let writes = rest.iter().filter(|statement| is_write(statement)).count();
-    let changes = writes + rest.iter().filter(|statement| defines(statement)).count();
-    if read_only == Some(true) && changes > 0 {
-        let message = "a read transaction takes no writes";
-        return Err(Error::new(SqlState::ReadOnlyTransaction, message));
-    }
-    if rest.is_empty() {
-        return Err(Error::syntax("the request holds no statement"));
-    }
-    if writes == rest.len() {
-        return Ok(Work::Writes(rest));
-    }
-    if rest.len() == 1 {
-        return Ok(Work::One(Box::new(rest.swap_remove(0))));
-    }
-    if rest.iter().any(defines) {
-        return Err(Error::unsupported("a definition stands alone in its request"));
-    }
-    if writes > 0 {
-        return Err(Error::unsupported("queries cannot stand in a transaction that writes"));
-    }
-    Err(Error::unsupported("a request holds one query"))
+    Ok((read_only, rest))
+}
+
+const fn is_write(statement: &ParsedStatement) -> bool {
+    matches!(
+        statement,
+        ParsedStatement::Insert(_) | ParsedStatement::Update(_) | ParsedStatement::Delete(_)
+    )
+}
+
+const fn is_definition(statement: &ParsedStatement) -> bool {
+    matches!(
+        statement,
+        ParsedStatement::CreateTable(_)
+            | ParsedStatement::DropTable(_)
+            | ParsedStatement::Define(_)
+    )
 }

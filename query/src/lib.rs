@@ -13,6 +13,7 @@ pub mod dialect;
 pub mod engine;
 mod error;
 pub mod functions;
+mod microseconds;
 mod overlay;
 mod params;
 pub mod plan;

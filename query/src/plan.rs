@@ -38,14 +38,11 @@ use crate::session::{NamedTable, StatementContext, planning_session, session_sta
 /// # Errors
 /// Whatever is wrong with the query; 0A000 for system tables and for bounds that are neither
 /// constant nor of a table to their left.
-pub fn plan_projection(
-    store: &Store,
-    definitions: &Definitions,
-    sql: &str,
-) -> Result<LogicalPlan> {
+pub fn plan_projection(store: &Store, definitions: &Definitions, sql: &str) -> Result<LogicalPlan> {
     let parsed = parse_query(sql, &ParseLimits::default())?;
     let positions = parsed.clauses.positions().clone();
-    let input = RewriteInput { definitions, is_system_table: &|name| name.starts_with("everwhen.") };
+    let input =
+        RewriteInput { definitions, is_system_table: &|name| name.starts_with("everwhen.") };
     let Rewritten { query, tables, system_tables } = rewrite(&parsed, &input)?;
     if let Some(name) = system_tables.first() {
         let message = format!("{name} has no changes that a projection could follow");
@@ -107,4 +104,3 @@ pub async fn execute_plan(
     let physical = state.create_physical_plan(&plan).await.diagnosed(&positions)?;
     collect(physical, state.task_ctx()).await.diagnosed(&positions)
 }
-

@@ -83,9 +83,8 @@ impl Reading<'_> {
             let read = tokio::task::spawn_blocking(move || {
                 table.rows(&tenant).map(|rows| (table.schema(), rows))
             });
-            let (schema, rows) = read
-                .await
-                .map_err(|_| Error::internal(format!("reading {full} failed")))??;
+            let (schema, rows) =
+                read.await.map_err(|_| Error::internal(format!("reading {full} failed")))??;
             let provider: Arc<dyn TableProvider> =
                 Arc::new(MemTable::try_new(schema, vec![vec![rows]])?);
             tables.push((name, provider));
@@ -124,9 +123,7 @@ pub fn temporal_table(
         }
     };
     let system = match &table.system {
-        BoundSpec::Default => {
-            defaults.system_time.map_or(SystemClause::Basis, SystemClause::AsOf)
-        }
+        BoundSpec::Default => defaults.system_time.map_or(SystemClause::Basis, SystemClause::AsOf),
         BoundSpec::AsOf(at) if is_now(&at.expr) => SystemClause::Basis,
         BoundSpec::AsOf(at) => {
             SystemClause::AsOf(SystemTime::from_micros(at_instant(constants, at)?.micros()))

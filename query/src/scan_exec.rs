@@ -20,9 +20,7 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PhysicalExpr, PlanProperties,
     ReplaceChildrenOptions, SendableRecordBatchStream, coop,
 };
-use everwhen_storage::{
-    Assertion, ColumnId, Keys, RowKey, Scan, ValidBound, Version, View,
-};
+use everwhen_storage::{Assertion, ColumnId, Keys, RowKey, Scan, ValidBound, Version, View};
 use tokio::sync::mpsc::Sender;
 
 use crate::error::{Error, Result};
@@ -65,7 +63,11 @@ impl ScanExec {
     }
 
     /// Reads everything and hands it over batch by batch, until the receiver goes away.
-    fn run(&self, ctx: &StatementContext, out: &Sender<DataFusionResult<RecordBatch>>) -> Result<()> {
+    fn run(
+        &self,
+        ctx: &StatementContext,
+        out: &Sender<DataFusionResult<RecordBatch>>,
+    ) -> Result<()> {
         let (tx, system) = self.table.system_bound(ctx)?;
         let columns: Vec<ColumnId> = self.table.stored_columns(self.projection.as_deref());
         let scan = Scan {
@@ -94,7 +96,10 @@ impl ScanExec {
 
     /// Returns the pending assertions that this read must see: those of its own transaction, where
     /// it reads the latest belief.
-    fn pending<'a>(&self, ctx: &'a StatementContext) -> Option<&'a BTreeMap<RowKey, Vec<Assertion>>> {
+    fn pending<'a>(
+        &self,
+        ctx: &'a StatementContext,
+    ) -> Option<&'a BTreeMap<RowKey, Vec<Assertion>>> {
         match self.table.system {
             SystemClause::Basis => ctx.pending().keys(self.table.def.id),
             _ => None,
@@ -152,7 +157,11 @@ impl Sending<'_, '_> {
     }
 
     /// Takes the versions of keys that earlier statements of the transaction wrote.
-    fn written(&mut self, scan: &Scan<'_>, pending: &BTreeMap<RowKey, Vec<Assertion>>) -> Result<()> {
+    fn written(
+        &mut self,
+        scan: &Scan<'_>,
+        pending: &BTreeMap<RowKey, Vec<Assertion>>,
+    ) -> Result<()> {
         for (key, assertions) in pending {
             if matches!(&scan.keys, Keys::Among(keys) if !keys.contains(key)) {
                 continue;
@@ -182,8 +191,7 @@ impl Sending<'_, '_> {
         let known = HashMap::from([(overlay::pending_tx(basis), basis.now.micros())]);
         let known = if self.scan.pending(self.ctx).is_some() { known } else { HashMap::new() };
         let projection = self.scan.projection.as_deref();
-        let batch =
-            versions_at(self.view, &self.scan.table, projection, &self.versions, known)?;
+        let batch = versions_at(self.view, &self.scan.table, projection, &self.versions, known)?;
         self.versions.clear();
         Ok(self.out.blocking_send(Ok(batch)).is_ok())
     }

@@ -22,6 +22,7 @@ use everwhen_storage::{Basis, ColumnType, Store, Tenant};
 use crate::columns::{field_of, timestamp_type};
 use crate::error::Result;
 use crate::functions;
+use crate::microseconds::BoundsInMicroseconds;
 use crate::overlay::Pending;
 
 /// The catalog of every session.
@@ -171,6 +172,7 @@ fn base_state() -> SessionState {
     let mut state = SessionStateBuilder::new_with_default_features()
         .with_config(config)
         .with_type_planner(Arc::new(Types))
+        .with_analyzer_rule(Arc::new(BoundsInMicroseconds))
         .build();
     if let Err(error) = functions::register(&mut state) {
         tracing::error!(%error, "functions are missing");

@@ -390,10 +390,8 @@ impl SystemTimes<'_, '_> {
     }
 
     fn to(&mut self, versions: &[Version], open: Option<i64>) -> Result<ArrayRef> {
-        let times: Result<Vec<_>> = versions
-            .iter()
-            .map(|v| v.tx_to.map_or(Ok(open), |tx| self.of(tx).map(Some)))
-            .collect();
+        let times: Result<Vec<_>> =
+            versions.iter().map(|v| v.tx_to.map_or(Ok(open), |tx| self.of(tx).map(Some))).collect();
         Ok(instants(times?.into_iter()))
     }
 }

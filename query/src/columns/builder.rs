@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanBuilder, BooleanBufferBuilder, Date32Builder,
+    ArrayRef, BinaryBuilder, BooleanBufferBuilder, BooleanBuilder, Date32Builder,
     Decimal128Builder, Float64Builder, Int64Builder, ListArray, StringBuilder, StructArray,
     Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
 };

@@ -18,7 +18,7 @@ use arrow::datatypes::{
 };
 use datafusion::common::ScalarValue;
 use datafusion_functions_json::{JsonUnionEncoder, JsonUnionValue};
-use everwhen_storage::{ColumnType, Value, ValidTime};
+use everwhen_storage::{ColumnType, ValidTime, Value};
 
 use crate::error::{Error, Result, SqlState};
 
@@ -360,9 +360,9 @@ pub fn widen(value: &Value, kind: &ColumnType) -> Value {
     match (kind, value) {
         #[expect(clippy::cast_precision_loss, reason = "int columns widen to the nearest float")]
         (ColumnType::Float64, Value::Int(int)) => Value::Float(*int as f64),
-        (ColumnType::Float64, Value::Decimal(units)) => text::decimal_text(*units, 9)
-            .parse()
-            .map_or(Value::Null, Value::Float),
+        (ColumnType::Float64, Value::Decimal(units)) => {
+            text::decimal_text(*units, 9).parse().map_or(Value::Null, Value::Float)
+        }
         (ColumnType::Decimal, Value::Int(int)) => {
             Value::Decimal(i128::from(*int) * text::DECIMAL_ONE)
         }

@@ -3,8 +3,8 @@
 //! Transactions, tables, columns and dead letters are here; other parts of the server add theirs
 //! as [`SystemTable`]s. None has a history, so none takes a time clause.
 
-mod definitions;
 mod dead_letters;
+mod definitions;
 mod transactions;
 
 use std::collections::BTreeMap;

@@ -121,8 +121,11 @@ async fn a_hungry_query_fails_alone() {
 #[tokio::test]
 async fn a_query_past_its_time_is_cancelled() {
     let kit = kit().await;
-    let mut request = with_params("INSERT INTO t (_id, n) SELECT 'b', count(*) FROM \
-        generate_series(1, 100000) a, generate_series(1, 100000) b", json!([]));
+    let mut request = with_params(
+        "INSERT INTO t (_id, n) SELECT 'b', count(*) FROM \
+        generate_series(1, 100000) a, generate_series(1, 100000) b",
+        json!([]),
+    );
     request.timeout = Some(std::time::Duration::from_millis(50));
     assert_eq!(kit.run(request).await.err().unwrap().sqlstate(), "57014");
     kit.write("INSERT INTO t (_id, n) VALUES ('c', 1)").await;

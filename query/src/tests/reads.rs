@@ -42,7 +42,8 @@ async fn both_axes_can_be_read_as_of_the_past() {
     let sql = "SELECT team FROM emp FOR VALID_TIME AS OF $1";
     let request = with_params(sql, json!(["2025-08-31T23:59:59.999999Z"]));
     assert_eq!(kit.rows_of(request).await, json!([["red"]]));
-    let sql = "SELECT team FROM emp FOR VALID_TIME AS OF TIMESTAMP '2025-09-02' - INTERVAL '2 days'";
+    let sql =
+        "SELECT team FROM emp FOR VALID_TIME AS OF TIMESTAMP '2025-09-02' - INTERVAL '2 days'";
     assert_eq!(kit.rows(sql).await, json!([["red"]]));
 }
 
@@ -136,7 +137,8 @@ async fn reading_again_at_a_basis_gives_the_same_whatever_came_since() {
 #[tokio::test]
 async fn keys_named_by_the_filter_are_all_that_is_read() {
     let kit = employees().await;
-    let plan = kit.engine.explain(Request::new("SELECT * FROM emp WHERE _id = 'e1'")).await.unwrap();
+    let plan =
+        kit.engine.explain(Request::new("SELECT * FROM emp WHERE _id = 'e1'")).await.unwrap();
     assert!(plan.contains("keys=1"), "{plan}");
     let sql = "SELECT team FROM emp WHERE _id IN ('e1', 'e2', 'e3')";
     let plan = kit.engine.explain(Request::new(sql)).await.unwrap();
@@ -212,4 +214,20 @@ async fn sub_queries_ctes_and_aggregates_read_versions_too() {
     let sql = "SELECT name FROM emp e WHERE EXISTS \
                (SELECT 1 FROM emp FOR ALL VALID_TIME AS old WHERE old._id = e._id AND old.team = 'red')";
     assert_eq!(kit.rows(sql).await, json!([["Ada"]]));
+}
+
+#[tokio::test]
+async fn instants_in_nanoseconds_meet_open_ends() {
+    let kit = employees().await;
+    let sql = "SELECT g.value, e.team FROM generate_series(TIMESTAMP '2025-08-31', \
+               TIMESTAMP '2025-09-01', INTERVAL '1 day') AS g(value) \
+               LEFT JOIN emp e FOR VALID_TIME AS OF g.value ON e._id = 'e1' ORDER BY 1";
+    assert_eq!(
+        kit.rows(sql).await,
+        json!([["2025-08-31T00:00:00Z", "red"], ["2025-09-01T00:00:00Z", "blue"]])
+    );
+    kit.write("INSERT INTO v (_id, emp, at) VALUES (1, 'e1', '2025-08-31T00:00:00Z')").await;
+    let sql =
+        "SELECT e.team FROM v JOIN emp e FOR VALID_TIME AS OF to_timestamp(v.at) ON e._id = v.emp";
+    assert_eq!(kit.rows(sql).await, json!([["red"]]));
 }

@@ -22,8 +22,10 @@ async fn a_row_holds_from_its_transaction_on_unless_it_says_otherwise() {
 #[tokio::test]
 async fn an_update_changes_its_portion_alone() {
     let kit = Kit::new();
-    kit.write("INSERT INTO t (_id, v, w, _valid_from) VALUES ('a', 1, 'x', TIMESTAMP '2025-01-01')")
-        .await;
+    kit.write(
+        "INSERT INTO t (_id, v, w, _valid_from) VALUES ('a', 1, 'x', TIMESTAMP '2025-01-01')",
+    )
+    .await;
     kit.write(
         "UPDATE t FOR PORTION OF VALID_TIME FROM TIMESTAMP '2025-03-01' TO TIMESTAMP '2025-04-01' \
          SET v = v + 1 WHERE _id = 'a'",
@@ -80,7 +82,9 @@ async fn several_writes_of_one_request_are_one_transaction() {
     let kit = Kit::new();
     kit.write("INSERT INTO t (_id, v) VALUES ('a', 1)").await;
     let answer = kit
-        .write("BEGIN; INSERT INTO t (_id, v) VALUES ('b', 2); INSERT INTO u (_id) VALUES (7); COMMIT")
+        .write(
+            "BEGIN; INSERT INTO t (_id, v) VALUES ('b', 2); INSERT INTO u (_id) VALUES (7); COMMIT",
+        )
         .await;
     assert_eq!(answer.tx.get(), 2);
     let refused = kit.error("INSERT INTO t (_id, v) VALUES ('c', 3); INSERT INTO t (v) VALUES (4)");
@@ -133,9 +137,7 @@ async fn returning_shows_the_rows_a_write_touched() {
         let schema = batch.schema();
         let cells = batch.columns().iter().zip(schema.fields());
         cells
-            .map(|(array, field)| {
-                json_of(array, 0, &crate::columns::field_type(field).unwrap())
-            })
+            .map(|(array, field)| json_of(array, 0, &crate::columns::field_type(field).unwrap()))
             .collect::<serde_json::Value>()
     };
     let answer = kit.write("INSERT INTO t (_id, v) VALUES ('a', 1) RETURNING *, _valid_from").await;
@@ -159,7 +161,8 @@ async fn an_effective_table_keeps_later_facts_against_late_ones() {
             [2, "2025-02-01T00:00:00Z", null],
         ])
     );
-    kit.write("UPDATE t FOR PORTION OF VALID_TIME FROM '2025-01-15' TO '2025-02-15' SET v = 9").await;
+    kit.write("UPDATE t FOR PORTION OF VALID_TIME FROM '2025-01-15' TO '2025-02-15' SET v = 9")
+        .await;
     assert_eq!(
         kit.rows("SELECT v, _valid_from FROM t FOR ALL VALID_TIME ORDER BY 2").await,
         json!([
@@ -186,7 +189,8 @@ async fn tenants_see_their_own_rows() {
 #[tokio::test]
 async fn composite_keys_and_dropped_tables() {
     let kit = Kit::new();
-    kit.write("CREATE TABLE t (site TEXT, day DATE, v BIGINT NOT NULL, PRIMARY KEY (site, day))").await;
+    kit.write("CREATE TABLE t (site TEXT, day DATE, v BIGINT NOT NULL, PRIMARY KEY (site, day))")
+        .await;
     kit.write("INSERT INTO t (site, day, v) VALUES ('x', '2026-01-01', 1), ('x', '2026-01-02', 2)")
         .await;
     let sql = "SELECT v FROM t WHERE site = 'x' AND day = DATE '2026-01-02'";

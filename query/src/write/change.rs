@@ -25,10 +25,7 @@ use crate::session::StatementContext;
 ///
 /// # Errors
 /// 22023 for an empty one, 22008 and 42804 for what are no instants.
-pub fn insert_window(
-    ctx: &StatementContext,
-    insert: &Insert,
-) -> Result<Option<Period<ValidTime>>> {
+pub fn insert_window(ctx: &StatementContext, insert: &Insert) -> Result<Option<Period<ValidTime>>> {
     match &insert.portion {
         Portion::Default => Ok(None),
         portion => window(ctx, portion).map(Some),
@@ -161,7 +158,10 @@ pub async fn delete(
         if let Some(returning) = &mut returning {
             returning.push(found.affected(&table, &row, period, &[])?);
         }
-        draft.push(table.precedence, write(draft, &table, &row.key, Op::Delete, period, Row::default())?);
+        draft.push(
+            table.precedence,
+            write(draft, &table, &row.key, Op::Delete, period, Row::default())?,
+        );
     }
     Ok(returning)
 }

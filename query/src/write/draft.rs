@@ -94,12 +94,8 @@ impl Draft {
             let message = format!("\"_id\" is text or an integer, not {id}");
             return Err(Error::new(SqlState::DatatypeMismatch, message).at(name.position));
         }
-        let key = ColumnDef {
-            id: ColumnId(0),
-            name: ID.to_owned(),
-            kind: id.clone(),
-            nullable: false,
-        };
+        let key =
+            ColumnDef { id: ColumnId(0), name: ID.to_owned(), kind: id.clone(), nullable: false };
         Ok(TableDef {
             id: TableId(self.definitions.next_table),
             name: name.name.clone(),

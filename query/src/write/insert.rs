@@ -85,11 +85,7 @@ pub async fn computed_source(
 }
 
 /// A computed decimal has its own scale; stored ones have nine digits.
-fn decimal_or(
-    array: &arrow::array::ArrayRef,
-    row: usize,
-    kind: &ColumnType,
-) -> Result<Value> {
+fn decimal_or(array: &arrow::array::ArrayRef, row: usize, kind: &ColumnType) -> Result<Value> {
     if *kind == ColumnType::Decimal {
         let one = crate::columns::cast_column(&array.slice(row, 1), kind)?;
         return value_at(&one, 0, kind);
@@ -172,7 +168,8 @@ pub fn draft_rows(
     let mut returning = Returning::new(&insert.returning, &table, insert);
     draft.keep_table(&table);
     for values in source.rows {
-        let row = RowTaker { table: &table, targets: &targets, names: &source.names, kinds: &kinds };
+        let row =
+            RowTaker { table: &table, targets: &targets, names: &source.names, kinds: &kinds };
         let taken = row.take(values)?;
         let (from, to) = period(draft, &taken, portion, insert)?;
         if let Some(returning) = &mut returning {
@@ -253,7 +250,8 @@ fn kind_for(
 
 fn check_key(table: &TableDef, targets: &[Target], insert: &Insert) -> Result<()> {
     for (place, id) in table.key.iter().enumerate() {
-        let given = targets.iter().any(|target| matches!(target, Target::Key(at, _) if *at == place));
+        let given =
+            targets.iter().any(|target| matches!(target, Target::Key(at, _) if *at == place));
         if !given {
             let name = table.column_by_id(*id).map_or(ID, |column| column.name.as_str());
             return Err(not_null(name).at(insert.table.position));

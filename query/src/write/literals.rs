@@ -55,13 +55,15 @@ fn literal(expr: &Expr, kind: Option<&ColumnType>) -> Result<Option<Value>> {
             (Literal::SingleQuotedString(text), Some(kind)) => Some(parse_value(text, &kind)?),
             _ => None,
         },
-        Expr::Cast { expr: inner, data_type, .. } => match (inner.as_ref(), named_type(data_type)) {
-            (
-                Expr::Value(ValueWithSpan { value: Literal::SingleQuotedString(text), .. }),
-                Some(kind),
-            ) => Some(parse_value(text, &kind)?),
-            _ => None,
-        },
+        Expr::Cast { expr: inner, data_type, .. } => {
+            match (inner.as_ref(), named_type(data_type)) {
+                (
+                    Expr::Value(ValueWithSpan { value: Literal::SingleQuotedString(text), .. }),
+                    Some(kind),
+                ) => Some(parse_value(text, &kind)?),
+                _ => None,
+            }
+        }
         Expr::Array(array) => {
             let item = match kind {
                 Some(ColumnType::List(item)) => Some(item.as_ref()),
@@ -105,7 +107,10 @@ fn hex(digits: &str) -> Option<Vec<u8>> {
     if digits.len() % 2 != 0 || !digits.is_ascii() {
         return None;
     }
-    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).ok()).collect()
+    (0..digits.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).ok())
+        .collect()
 }
 
 fn named_type(sql: &DataType) -> Option<ColumnType> {

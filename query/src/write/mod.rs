@@ -87,7 +87,10 @@ impl Writing<'_> {
         if !draft.changes.is_empty() || draft.needs_turn {
             return Ok(None);
         }
-        Ok(Some(Batch { txs: vec![Tx { writes: draft.writes, position: None }], ..Batch::default() }))
+        Ok(Some(Batch {
+            txs: vec![Tx { writes: draft.writes, position: None }],
+            ..Batch::default()
+        }))
     }
 
     async fn in_turn(&self, turn: Turn, statements: Vec<ParsedStatement>) -> Result<WriteAnswer> {
@@ -142,12 +145,8 @@ impl Writing<'_> {
                 let portion = change::insert_window(ctx, insert)?;
                 insert::draft_rows(draft, insert, source, portion)
             }
-            ParsedStatement::Update(update) => {
-                change::update(self, ctx, draft, update).await
-            }
-            ParsedStatement::Delete(delete) => {
-                change::delete(self, ctx, draft, delete).await
-            }
+            ParsedStatement::Update(update) => change::update(self, ctx, draft, update).await,
+            ParsedStatement::Delete(delete) => change::delete(self, ctx, draft, delete).await,
             _ => Err(Error::internal("a statement was taken for a write")),
         }
     }

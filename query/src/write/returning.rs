@@ -12,9 +12,7 @@ use everwhen_storage::{ColumnId, ColumnType, TableDef, ValidTime, Value};
 use crate::answer::Shape;
 use crate::columns::{ColumnBuilder, field_of};
 use crate::diagnose::Diagnose;
-use crate::dialect::{
-    Delete, Insert, Positions, Update, empty_select, query_of, table_factor,
-};
+use crate::dialect::{Delete, Insert, Positions, Update, empty_select, query_of, table_factor};
 use crate::error::Result;
 use crate::read::plan_query;
 use crate::session::{StatementContext, session_with};

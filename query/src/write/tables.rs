@@ -41,9 +41,7 @@ fn table_of(create: &CreateTable, id: u32) -> Result<TableDef> {
         let of_key = create.key.contains(&column.name);
         if of_key && !may_be_key(&column.kind) {
             let message = format!("a key cannot be of type {}", column.kind);
-            return Err(
-                Error::new(SqlState::InvalidTableDefinition, message).at(column.position)
-            );
+            return Err(Error::new(SqlState::InvalidTableDefinition, message).at(column.position));
         }
         columns.push(ColumnDef {
             id: ColumnId(number),
@@ -56,9 +54,7 @@ fn table_of(create: &CreateTable, id: u32) -> Result<TableDef> {
     for name in &create.key {
         let Some(column) = columns.iter().find(|column| column.name == *name) else {
             let message = format!("column \"{name}\" of the key is not declared");
-            return Err(
-                Error::new(SqlState::InvalidTableDefinition, message).at(create.position)
-            );
+            return Err(Error::new(SqlState::InvalidTableDefinition, message).at(create.position));
         };
         key.push(column.id);
     }
@@ -113,9 +109,10 @@ fn user_of(definitions: &Definitions, table: &TableDef) -> Option<String> {
     };
     let uses = |body: &serde_json::Value| {
         body.get("table").is_some_and(names)
-            || body.get("tables").and_then(serde_json::Value::as_array).is_some_and(|tables| {
-                tables.iter().any(names)
-            })
+            || body
+                .get("tables")
+                .and_then(serde_json::Value::as_array)
+                .is_some_and(|tables| tables.iter().any(names))
     };
     [(DefinitionKind::Mapping, "mapping"), (DefinitionKind::Projection, "projection")]
         .into_iter()

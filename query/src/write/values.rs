@@ -69,10 +69,7 @@ pub fn assign(value: Value, from: Option<&ColumnType>, to: &ColumnType) -> Resul
             None => widen(&value, to),
         },
         (ColumnType::List(item), Value::List(values)) => Value::List(
-            values
-                .iter()
-                .map(|value| assign(value.clone(), None, item))
-                .collect::<Result<_>>()?,
+            values.iter().map(|value| assign(value.clone(), None, item)).collect::<Result<_>>()?,
         ),
         (ColumnType::Struct(fields), Value::Struct(values)) if fields.len() == values.len() => {
             let cast = fields.iter().zip(values).map(|((_, to), v)| assign(v.clone(), None, to));
