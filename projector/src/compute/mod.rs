@@ -23,6 +23,7 @@ mod explain;
 mod full;
 mod join;
 mod lease;
+mod load;
 mod node;
 mod ordered;
 mod projection;

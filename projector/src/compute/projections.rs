@@ -29,6 +29,8 @@ pub struct ProjectionOptions {
     pub chunk_rows: usize,
     /// Change records that one step reads, about: more are left to the next step.
     pub step_records: usize,
+    /// Keys of the leading table whose rows a first load holds in memory at once.
+    pub load_keys: usize,
     /// How long a lease holds without a sign of its worker.
     pub lease: Duration,
     /// How often the clock is looked at.
@@ -40,6 +42,7 @@ impl Default for ProjectionOptions {
         Self {
             chunk_rows: 1_000,
             step_records: 50_000,
+            load_keys: 10_000,
             lease: Duration::from_secs(10),
             poll: Duration::from_millis(20),
         }
@@ -244,6 +247,7 @@ impl Projections {
             full: &self.full,
             chunk_rows: self.options.chunk_rows,
             records_max: self.options.step_records,
+            load_keys: self.options.load_keys,
         }
     }
 

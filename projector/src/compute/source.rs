@@ -1,6 +1,5 @@
 //! Reading the store for one tenant: a scan's rows at a basis, and what changed between two.
 
-use std::cell::Cell;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef};
@@ -30,8 +29,6 @@ pub struct Reader<'a, 'db> {
     pub tenant: &'a Tenant,
     /// Where indexes are found.
     pub definitions: &'a Definitions,
-    /// Rows that scans have put out, for the measure of a step.
-    pub rows_read: Cell<u64>,
 }
 
 /// What changed in one table for one tenant.
@@ -182,6 +179,29 @@ impl Reader<'_, '_> {
         self.batch(scan, schema, &versions).map(ZSet::once)
     }
 
+    /// Returns the keys of a scan's rows, in key order.
+    pub fn all_keys(&self, scan: &Scan) -> Result<Vec<RowKey>> {
+        let bounds = scan.bounds(self.store, self.basis)?;
+        let read = StoreScan {
+            table: &scan.table.def,
+            tenant: Some(self.tenant),
+            keys: Keys::All,
+            valid: bounds.valid,
+            system: bounds.system,
+            columns: Some(&[]),
+        };
+        Ok(self.store.read(bounds.tx, |view| {
+            let mut keys: Vec<RowKey> = Vec::new();
+            view.scan(&read, &mut |version| {
+                if keys.last() != Some(&version.key) {
+                    keys.push(version.key);
+                }
+                Ok(true)
+            })?;
+            Ok(keys)
+        })?)
+    }
+
     /// Finds the keys that may have a row matching `only`.
     fn keys(&self, scan: &Scan, only: &Only) -> Result<Keys> {
         let def = &scan.table.def;
@@ -240,8 +260,6 @@ impl Reader<'_, '_> {
         schema: &SchemaRef,
         versions: &[Version],
     ) -> Result<arrow::array::RecordBatch> {
-        let count = u64::try_from(versions.len()).unwrap_or(u64::MAX);
-        self.rows_read.set(self.rows_read.get().saturating_add(count));
         let batch = versions_to_batch(self.view, &scan.table, Some(&scan.columns), versions)?;
         batch_of(schema, batch.columns().to_vec(), versions.len())
     }

@@ -1,6 +1,5 @@
 //! One step m -> n of a projection: from what changed in the store to changes of a sink's rows.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -16,6 +15,7 @@ use super::delta::{Change, delta};
 use super::diff::{Verdict, touches, verdict};
 use super::evaluate::evaluate;
 use super::full::Full;
+use super::load::load;
 use super::source::{Reader, TableChanges};
 use super::zset::{Only, ZSet, row_bytes};
 use crate::error::{Error, Result};
@@ -41,6 +41,8 @@ pub struct Work<'a> {
     pub full: &'a Full,
     /// Change records read by one step, about.
     pub records_max: usize,
+    /// Keys loaded at once.
+    pub load_keys: usize,
 }
 
 /// A computed step.
@@ -50,42 +52,54 @@ pub struct Step {
     pub to: Basis,
     /// It loads all rows of a generation.
     pub reload: bool,
-    /// Changes of the sink's rows, by tenant and key.
-    pub rows: Vec<RowChange>,
+    /// Changes of the sink's rows that wait to be taken.
+    rows: Vec<RowChange>,
     /// Keys that came into quarantine (or stay for another reason), and such that left it.
     pub held: BTreeMap<(Tenant, String), Option<Held>>,
     /// Tenants met for the first time, where the query has rows from nothing.
     pub met: Vec<Tenant>,
-    /// Rows that scans have put out.
-    pub rows_read: u64,
 }
 
 type Changes = BTreeMap<Tenant, BTreeMap<TableId, TableChanges>>;
 
 impl Work<'_> {
-    /// Computes the load of all rows at a basis.
-    pub fn load(&self, to: Basis) -> Result<Step> {
+    /// Computes the load of all rows at a basis; `out` takes the changes as they come.
+    pub fn load(
+        &self,
+        to: Basis,
+        out: &mut dyn FnMut(Vec<RowChange>) -> Result<()>,
+    ) -> Result<Step> {
         let mut step = self.empty_step(to, true);
         for tenant in self.tenants() {
-            self.load_tenant(&mut step, tenant)?;
+            self.load_tenant(&mut step, tenant, out)?;
         }
         Ok(step)
     }
 
-    fn load_tenant(&self, step: &mut Step, tenant: Tenant) -> Result<()> {
+    fn load_tenant(
+        &self,
+        step: &mut Step,
+        tenant: Tenant,
+        out: &mut dyn FnMut(Vec<RowChange>) -> Result<()>,
+    ) -> Result<()> {
         let to = step.to;
-        let read = self.store.read(to.tx, |view| {
-            let reader = self.reader(view, to, &tenant);
-            let rows = match &self.program.way {
-                Way::Delta(root) => evaluate(root, &reader, None),
-                Way::Compare(_) => self.full.rows(self.store, &self.program.plan, to, &tenant),
-            };
-            Ok(rows.map(|rows| (rows, reader.rows_read.get())))
-        })?;
-        let (rows, rows_read) = read?;
-        step.rows_read += rows_read;
-        let rows = rows.consolidated()?;
-        self.emit(step, &tenant, &rows, &Loaded(&rows))?;
+        let mut part = |rows: ZSet| {
+            let rows = rows.consolidated()?;
+            self.emit(step, &tenant, &rows, &Loaded(&rows))?;
+            out(std::mem::take(&mut step.rows))
+        };
+        match &self.program.way {
+            Way::Compare(_) => {
+                part(self.full.rows(self.store, &self.program.plan, to, &tenant)?)?;
+            }
+            Way::Delta(root) => {
+                let part_keys = self.program.unique.then_some(self.load_keys);
+                self.store.read(to.tx, |view| {
+                    let reader = self.reader(view, to, &tenant);
+                    Ok(load(root, &reader, part_keys, &mut part))
+                })??;
+            }
+        }
         if self.program.from_nothing {
             step.met.push(tenant);
         }
@@ -93,13 +107,18 @@ impl Work<'_> {
     }
 
     /// Computes the step from one basis towards another; it may end earlier where much changed.
-    pub fn step(&self, from: Basis, latest: Basis) -> Result<Step> {
+    pub fn step(
+        &self,
+        from: Basis,
+        latest: Basis,
+        out: &mut dyn FnMut(Vec<RowChange>) -> Result<()>,
+    ) -> Result<Step> {
         let (to, changes) = self.changes(from, latest)?;
         let mut step = self.empty_step(to, false);
         if self.program.from_nothing {
             let fresh = |tenant: &Tenant| !self.known.contains(tenant);
             for tenant in self.tenants().into_iter().filter(fresh) {
-                self.load_tenant(&mut step, tenant)?;
+                self.load_tenant(&mut step, tenant, out)?;
             }
         }
         for (tenant, tables) in &changes {
@@ -112,10 +131,8 @@ impl Work<'_> {
                         let reader = self.reader(view, to, tenant);
                         let change = Change { reader: &reader, before: from, tables };
                         let counted = Restricted { root, reader: &reader };
-                        let done = delta(root, &change)
-                            .and_then(|changed| self.emit(&mut step, tenant, &changed, &counted));
-                        step.rows_read += reader.rows_read.get();
-                        Ok(done)
+                        Ok(delta(root, &change)
+                            .and_then(|changed| self.emit(&mut step, tenant, &changed, &counted)))
                     })?;
                     done?;
                 }
@@ -127,13 +144,14 @@ impl Work<'_> {
                     self.emit(&mut step, tenant, &changed, &Loaded(&after))?;
                 }
             }
+            out(std::mem::take(&mut step.rows))?;
         }
         Ok(step)
     }
 
     const fn empty_step(&self, to: Basis, reload: bool) -> Step {
         let held = BTreeMap::new();
-        Step { to, reload, rows: Vec::new(), held, met: Vec::new(), rows_read: 0 }
+        Step { to, reload, rows: Vec::new(), held, met: Vec::new() }
     }
 
     fn reader<'r, 'db>(
@@ -142,14 +160,7 @@ impl Work<'_> {
         basis: Basis,
         tenant: &'r Tenant,
     ) -> Reader<'r, 'db> {
-        Reader {
-            store: self.store,
-            view,
-            basis,
-            tenant,
-            definitions: self.definitions,
-            rows_read: Cell::new(0),
-        }
+        Reader { store: self.store, view, basis, tenant, definitions: self.definitions }
     }
 
     /// Returns the tenants whose rows the projection has.

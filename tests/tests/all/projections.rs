@@ -43,7 +43,8 @@ fn projections_equal_the_query_from_scratch_on_random_histories() {
 
 fn begin() -> Rig {
     // Small chunks and steps, so that both end within a history.
-    let options = ProjectionOptions { chunk_rows: 3, step_records: 6, ..Default::default() };
+    let options =
+        ProjectionOptions { chunk_rows: 3, step_records: 6, load_keys: 2, ..Default::default() };
     let mut rig = Rig::new(&tables(), options);
     for shape in SHAPES {
         rig.create(shape);
@@ -87,6 +88,9 @@ fn history(rig: &mut Rig, seed: u64, number: u64) -> Result<(), String> {
                 }
             }
         }
+    }
+    if random.random_bool(0.02) {
+        rig.reload(SHAPES[random.random_range(0..SHAPES.len())].name);
     }
     for shape in SHAPES {
         rig.drain(shape.name);

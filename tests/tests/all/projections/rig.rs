@@ -142,6 +142,15 @@ impl Rig {
         }
     }
 
+    /// Asks for all rows again, as a sink does that has lost some.
+    pub fn reload(&self, name: &str) {
+        let _entered = self.runtime.enter();
+        let leases = self.projections.lease("rig", &["memory".to_owned()]).unwrap();
+        let lease = leases.iter().find(|lease| lease.projection == name).unwrap().lease;
+        self.projections.fail(name, lease, "the table is gone", true).unwrap();
+        self.projections.release("rig");
+    }
+
     /// Opens the projections anew over the same store, as a restart does.
     pub fn restart(&mut self) {
         let _entered = self.runtime.enter();
