@@ -99,8 +99,12 @@ impl BigQuerySink {
             })
             .collect();
         let wanted = sql.columns();
+        let base = |kind: &str| kind.split('(').next().unwrap_or_default().to_owned();
         let has = |name: &str, kind: &str| {
-            present.iter().any(|(n, k)| n == name && k.split('(').next() == Some(kind))
+            present.iter().filter(|(n, _)| n == name).any(|(_, found)| {
+                // An emulator may keep JSON as text.
+                base(found) == base(kind) || (kind == "JSON" && found == "STRING")
+            })
         };
         let all = wanted.iter().all(|(name, kind)| has(name, kind));
         Ok(all && (!ours || present.len() == wanted.len()))

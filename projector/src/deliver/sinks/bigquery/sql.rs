@@ -39,16 +39,16 @@ impl<'a> TableSql<'a> {
         })
     }
 
-    /// Names and types of the columns that the sink's table must have.
-    pub fn columns(&self) -> Vec<(String, &'static str)> {
-        let own = self.target.columns.iter().map(|c| (c.name.clone(), sql_type(c.kind)));
+    /// Names and declared types of the columns that the sink's table must have.
+    pub fn columns(&self) -> Vec<(String, String)> {
+        let own = self.target.columns.iter().map(|c| (c.name.clone(), declared_type(c.kind)));
         let added = METADATA.iter().filter(|_| self.target.metadata);
-        own.chain(added.map(|name| ((*name).to_owned(), "INT64"))).collect()
+        own.chain(added.map(|name| ((*name).to_owned(), "INT64".to_owned()))).collect()
     }
 
     /// Makes the tables that are missing.
     pub fn create_tables(&self) -> Vec<String> {
-        let declare = |columns: Vec<(String, &str)>| -> String {
+        let declare = |columns: Vec<(String, String)>| -> String {
             let parts = columns.into_iter().map(|(name, kind)| format!("`{name}` {kind}"));
             parts.collect::<Vec<_>>().join(", ")
         };
@@ -78,7 +78,7 @@ impl<'a> TableSql<'a> {
             ),
         ];
         if !self.target.metadata {
-            let keys = self.target.key_columns().map(|c| (c.name.clone(), sql_type(c.kind)));
+            let keys = self.target.key_columns().map(|c| (c.name.clone(), declared_type(c.kind)));
             let keys = declare(keys.collect());
             statements.push(format!("CREATE TABLE IF NOT EXISTS {} ({keys})", self.seen));
         }
@@ -321,6 +321,14 @@ const fn sql_type(kind: Kind) -> &'static str {
         Kind::Time => "TIME",
         Kind::Timestamp => "TIMESTAMP",
         Kind::Json => "JSON",
+    }
+}
+
+/// The type with its digits: what stands in a declaration.
+fn declared_type(kind: Kind) -> String {
+    match kind {
+        Kind::Decimal { precision, scale } => format!("{}({precision}, {scale})", sql_type(kind)),
+        _ => sql_type(kind).to_owned(),
     }
 }
 
