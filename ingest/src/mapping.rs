@@ -171,6 +171,8 @@ pub fn plan_mapping(
         let message = format!("a mapping has no option \"{option}\"");
         return Err(QueryError::new(SqlState::InvalidParameter, message).into());
     }
+    RecordProgram::check_form(&statement.select)
+        .map_err(|error| error.at(statement.select_position))?;
     let stream = definitions.get(DefinitionKind::Stream, &statement.stream).ok_or_else(|| {
         let message = format!("stream \"{}\" does not exist", statement.stream);
         QueryError::new(SqlState::UndefinedObject, message)

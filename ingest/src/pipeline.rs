@@ -9,7 +9,7 @@
 //! what holds the source back.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::Receiver;
 
 use everwhen_storage::{SourceAdvance, Tenant};
 
@@ -17,6 +17,7 @@ use crate::apply::TenantRule;
 use crate::batch::Records;
 use crate::commit::{Committer, Flight};
 use crate::error::{Error, Result};
+use crate::plan::Prepared;
 use crate::status::Board;
 
 /// What a source hands over.
@@ -34,49 +35,55 @@ pub struct Work {
 /// [`Error::NoMapping`] once nothing reads the stream, [`Error::Statement`] where a mapping no
 /// longer fits its table, [`Error::Storage`]. The batch at hand is not durable then.
 pub fn run(committer: &Committer, source: &Receiver<Work>, board: &Board) -> Result<()> {
-    let mut flying: Option<(Flight, Work, Vec<SourceAdvance>)> = None;
     let tenant = Tenant::default();
     let tenants = TenantRule { tenant: &tenant, bound: false };
+    let mut flying: Option<Flying> = None;
     loop {
-        let work = if flying.is_some() {
-            source.try_recv()
-        } else {
-            source.recv().map_err(|_| TryRecvError::Disconnected)
-        };
-        let next = match work {
-            Ok(work) => {
-                let plan = committer.plan();
-                Some((plan, work))
-            }
-            Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) if flying.is_some() => None,
-            Err(TryRecvError::Disconnected) => return Ok(()),
-        };
-        // Prepared before the landing of the batch before, which is what overlaps.
-        let prepared = match next {
-            None => None,
-            Some((plan, work)) => Some(plan.and_then(|plan| {
-                if plan.is_idle() {
-                    return Err(committer.no_mapping());
-                }
-                let mut prepared = plan.prepare(&work.records, tenants)?;
-                let topic = plan.stream.kafka.as_ref().map(|kafka| kafka.topic.as_str());
-                advance(&mut prepared.batch.sources, committer.stream(), topic, &work.reached);
-                Ok((prepared, work))
-            })),
-        };
-        if let Some((flight, work, sources)) = flying.take() {
-            committer.land(flight, &work.records, tenants)?;
-            for source in sources {
-                board.reached(source.partition, source.next_offset);
-            }
+        // With a batch in flight the source is not waited for: landing comes first then.
+        let work = if flying.is_some() { source.try_recv().ok() } else { source.recv().ok() };
+        let ready = work.map(|work| prepare(committer, work, tenants));
+        match (flying.take(), &ready) {
+            (Some(flight), _) => land(committer, flight, tenants, board)?,
+            (None, None) => return Ok(()),
+            (None, Some(_)) => {}
         }
-        if let Some(prepared) = prepared {
-            let (prepared, work) = prepared?;
+        if let Some(ready) = ready {
+            let (prepared, work) = ready?;
             let sources = prepared.batch.sources.clone();
-            flying = Some((committer.submit(prepared)?, work, sources));
+            flying = Some(Flying { flight: committer.submit(prepared)?, work, sources });
         }
     }
+}
+
+/// A batch that the writer has, with what it was made of.
+struct Flying {
+    flight: Flight,
+    work: Work,
+    sources: Vec<SourceAdvance>,
+}
+
+fn prepare(committer: &Committer, work: Work, tenants: TenantRule<'_>) -> Result<(Prepared, Work)> {
+    let plan = committer.plan()?;
+    if plan.is_idle() {
+        return Err(committer.no_mapping());
+    }
+    let mut prepared = plan.prepare(&work.records, tenants)?;
+    let topic = plan.stream.kafka.as_ref().map(|kafka| kafka.topic.as_str());
+    advance(&mut prepared.batch.sources, committer.stream(), topic, &work.reached);
+    Ok((prepared, work))
+}
+
+fn land(
+    committer: &Committer,
+    flying: Flying,
+    tenants: TenantRule<'_>,
+    board: &Board,
+) -> Result<()> {
+    committer.land(flying.flight, &flying.work.records, tenants)?;
+    for source in flying.sources {
+        board.reached(source.partition, source.next_offset);
+    }
+    Ok(())
 }
 
 fn advance(

@@ -69,6 +69,14 @@ impl RecordProgram {
         Self::compile_tracking(sql, input, &|_| None)
     }
 
+    /// Checks the form of `SELECT .. [WHERE ..]` without a FROM, before its records are known.
+    ///
+    /// # Errors
+    /// 42601 and 0A000, as [`Self::compile`] answers them.
+    pub fn check_form(sql: &str) -> Result<()> {
+        parse(sql).map(drop)
+    }
+
     /// Compiles as [`Self::compile`] does, and answers in [`Computed::sent`] which outputs rest on
     /// fields that the record did not have: by `sent` for columns, by `json_contains` for paths
     /// into JSON documents.
