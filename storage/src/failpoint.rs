@@ -2,6 +2,15 @@
 //!
 //! Off unless the environment says `EVERWHEN_FAILPOINTS="name=abort;other=abort@3"` when the
 //! process starts: abort at the first, or the third, time the place is passed.
+//!
+//! | place | passed when |
+//! |---|---|
+//! | `writer.taken` | a group of batches was taken from the queue |
+//! | `writer.folded` | all that follows from it is known |
+//! | `writer.before_commit` | the write is about to be handed to the engine |
+//! | `writer.after_commit` | it is durable, no reader sees it yet |
+//! | `writer.published` | readers see it, nobody was answered yet |
+//! | `writer.answered` | all callers were answered |
 
 use std::collections::HashMap;
 use std::sync::OnceLock;

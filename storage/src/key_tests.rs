@@ -152,3 +152,18 @@ fn prefix_end_is_the_next_key_after_all_with_the_prefix() {
     assert_eq!(prefix_end(&[1, 0xFF]), Some(vec![2]));
     assert_eq!(prefix_end(&[0xFF, 0xFF]), None);
 }
+
+/// Stores that exist hold these bytes: another form needs another format number.
+#[test]
+fn the_bytes_of_keys_stay_as_they_are() {
+    let tenant = Tenant::new("ab").unwrap();
+    let key = RowKey::encode(&[Value::Text("k\0".to_owned()), Value::Int(-1)]).unwrap();
+    let row_key = [b'k', 0, 0xFF, 0, 1, 0x7F, 255, 255, 255, 255, 255, 255, 255];
+    assert_eq!(key.as_bytes(), row_key);
+    let prefix = row_prefix(&tenant, TableId(7), &key);
+    assert_eq!(prefix, [&[b'a', b'b', 0, 0, 0, 0, 7], row_key.as_slice()].concat());
+    let from = ValidTime::from_micros(2);
+    assert_eq!(timeline(b"p", from), [b'p', 0x80, 0, 0, 0, 0, 0, 0, 2]);
+    let suffix = archive_suffix(Fork { level: 1, at: 2 }, TxId::new(3));
+    assert_eq!(suffix, [1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3]);
+}

@@ -123,3 +123,42 @@ fn damaged_bytes_are_errors() {
     assert!(CurrentHeader::read(&[9, 0]).is_err());
     assert!(TimelineHeader::read(&[]).is_err());
 }
+
+/// Stores that exist hold these bytes: another form needs another format number.
+#[test]
+fn the_bytes_of_format_1_stay_as_they_are() {
+    let row = Row::new([(ColumnId(1), Value::Int(-3)), (ColumnId(2), Value::Text("a".to_owned()))]);
+    assert_eq!(Document::of_put(&row).as_bytes(), [0, 2, 1, 2, 2, 4, 3, 5, 6, b'a']);
+
+    let mut archive = LevelSet::default();
+    archive.insert(62);
+    let mut classes = LevelSet::default();
+    classes.insert(CLASS_OPEN);
+    let header = CurrentHeader {
+        tombstone: false,
+        valid_from: ValidTime::from_micros(1),
+        tx_from: TxId::new(300),
+        timeline: true,
+        archive,
+        asserted: Some(Asserted { last: (ValidTime::from_micros(1), -1), classes }),
+    };
+    let mut bytes = Vec::new();
+    header.put(&mut bytes, b"d");
+    let expected: [&[u8]; 5] = [
+        &[1, 14, 1, 0, 0, 0, 0, 0, 0, 0, 0xAC, 2],
+        &[1, 62],
+        &[1, 0, 0, 0, 0, 0, 0, 0, 1],
+        &[1, 255],
+        b"d",
+    ];
+    assert_eq!(bytes, expected.concat());
+
+    let mut bytes = Vec::new();
+    TimelineHeader { valid_to: ValidTime::END, tx_from: TxId::new(5) }.put(&mut bytes, b"d");
+    assert_eq!(bytes, [1, 255, 255, 255, 255, 255, 255, 255, 127, 5, b'd']);
+
+    let first = Period::new(ValidTime::from_micros(0), ValidTime::from_micros(1)).unwrap();
+    let mut bytes = Vec::new();
+    ChangeValue { changed: vec![first], replaced: vec![first] }.put(&mut bytes);
+    assert_eq!(bytes, [1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+}
