@@ -3,6 +3,7 @@
 mod correlate;
 mod from;
 mod hidden;
+mod scalar;
 mod scope;
 mod wildcard;
 
@@ -106,6 +107,7 @@ pub fn rewrite(parsed: &ParsedQuery, input: &RewriteInput<'_>) -> Result<Rewritt
         hidden: HiddenNames::of(&query, &parsed.clauses),
         tables: Vec::new(),
         system_tables: Vec::new(),
+        lookups: 0,
     };
     rewriter.query(&mut query, &Scope::default())?;
     if let Some(clause) = rewriter.clauses.list.first() {
@@ -125,6 +127,8 @@ struct Rewriter<'a> {
     hidden: HiddenNames,
     tables: Vec<TableRef>,
     system_tables: Vec<String>,
+    /// Look-ups made into joins so far.
+    lookups: usize,
 }
 
 impl Rewriter<'_> {
@@ -199,8 +203,8 @@ impl Rewriter<'_> {
                 Some(condition) => and(condition, predicate),
             });
         }
-        let columns = wildcard::expand(&mut select.projection, &from.relations, &self.clauses)?;
-        let inner = Scope { parent: Some(scope), relations: from.relations, ..Scope::default() };
+        let mut inner =
+            Scope { parent: Some(scope), relations: from.relations, ..Scope::default() };
         self.expressions(&mut select.projection, &inner)?;
         self.expressions(&mut select.selection, &inner)?;
         self.expressions(&mut select.distinct, &inner)?;
@@ -208,6 +212,8 @@ impl Rewriter<'_> {
         self.expressions(&mut select.having, &inner)?;
         self.expressions(&mut select.named_window, &inner)?;
         self.expressions(&mut select.qualify, &inner)?;
+        inner.relations.extend(scalar::lift(self, select));
+        let columns = wildcard::expand(&mut select.projection, &inner.relations, &self.clauses)?;
         Ok((inner.relations, columns))
     }
 

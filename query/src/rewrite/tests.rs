@@ -270,9 +270,9 @@ fn an_instant_in_a_comma_join_or_a_sub_query_becomes_containment_in_where() {
         &["bookings#1 - / -", "desks#2 other / - +__valid_from +__valid_to"],
     );
     gives(
-        "SELECT (SELECT d.room FROM desks FOR VALID_TIME AS OF starts d WHERE d._id = desk) \
+        "SELECT (SELECT d.room FROM desks FOR VALID_TIME AS OF starts d WHERE d.room <> desk) \
          FROM bookings b",
-        "SELECT (SELECT d.room FROM \"desks#2\" AS d WHERE (d._id = desk) AND \
+        "SELECT (SELECT d.room FROM \"desks#2\" AS d WHERE (d.room <> desk) AND \
          d.\"__valid_from\" <= (b.starts) AND (b.starts) < d.\"__valid_to\") \
          FROM \"bookings#1\" AS b",
         &["bookings#1 - / -", "desks#2 other / - +__valid_from +__valid_to"],
@@ -285,6 +285,28 @@ fn an_instant_in_a_comma_join_or_a_sub_query_becomes_containment_in_where() {
          (b.starts) < desks.\"__valid_to\") x",
         &["bookings#1 - / -", "desks#2 other / - +__valid_from +__valid_to"],
     );
+}
+
+#[test]
+fn a_scalar_look_up_by_the_whole_key_becomes_a_join() {
+    gives(
+        "SELECT *, (SELECT room FROM desks WHERE _id = b.desk) FROM bookings b",
+        "SELECT b.\"_id\", b.\"desk\", b.\"starts\", \"lookup#1\".\"__value\" AS room FROM \
+         \"bookings#1\" AS b LEFT JOIN LATERAL (SELECT room AS \"__value\" FROM \"desks#2\" AS desks \
+         WHERE _id = b.desk) AS \"lookup#1\" ON true",
+        &["bookings#1 - / -", "desks#2 - / -"],
+    );
+    for (query, why) in [
+        ("(SELECT room FROM desks WHERE room = b.desk)", "no key"),
+        ("(SELECT room FROM desks FOR ALL VALID_TIME WHERE _id = b.desk)", "several versions"),
+        ("(SELECT count(*) FROM desks WHERE _id = b.desk)", "an aggregate"),
+        ("(SELECT room FROM desks WHERE _id = 'd1')", "nothing of the query around"),
+        ("(SELECT room FROM desks WHERE _id = b.desk OR true)", "no conjunct"),
+        ("(SELECT room FROM desks WHERE _id = desks.room)", "its own column"),
+    ] {
+        let text = run(&format!("SELECT {query} FROM bookings b")).unwrap().query.to_string();
+        assert!(!text.contains("LATERAL"), "{why}: {text}");
+    }
 }
 
 #[test]
