@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::optimizer::OptimizerContext;
 use datafusion::optimizer::decorrelate_lateral_join::DecorrelateLateralJoin;
 use datafusion::optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
 use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
@@ -63,8 +62,8 @@ pub fn plan_projection(store: &Store, definitions: &Definitions, sql: &str) -> R
         .analyzer()
         .execute_and_check(plan, state.config_options(), |_, _| {})
         .diagnosed(&positions)?;
-    let context = OptimizerContext::new_with_config_options(Arc::clone(state.config_options()));
-    Optimizer::with_rules(rules()).optimize(analysed, &context, |_, _| {}).diagnosed(&positions)
+    // The session is the context, as the rule for DISTINCT ON looks functions up in it.
+    Optimizer::with_rules(rules()).optimize(analysed, &state, |_, _| {}).diagnosed(&positions)
 }
 
 /// The rules that keep a plan's operators plain: no rewriting of aggregates, no shared

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::datasource::cte_worktable::CteWorkTable;
 use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use everwhen_query::columns::field_type;
@@ -263,6 +264,8 @@ fn tables_of(plan: &LogicalPlan) -> Result<Vec<TemporalTable>> {
             let provider = source_as_provider(&scan.source)?;
             match provider.downcast_ref::<TemporalTable>() {
                 Some(table) => tables.push(table.clone()),
+                // A recursive query's own rows.
+                None if provider.is::<CteWorkTable>() => {}
                 None => foreign = Some(scan.table_name.to_string()),
             }
         }

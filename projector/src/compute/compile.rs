@@ -11,6 +11,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, NullArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::common::DFSchema;
+use datafusion::common::tree_node::TreeNode;
 use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::TableProviderFilterPushDown::Exact;
 use datafusion::logical_expr::execution_props::ExecutionProps;
@@ -154,6 +155,10 @@ impl Compiler {
 
     /// Plans an expression over columns with their qualified names.
     pub fn physical_over(&self, expr: &Expr, over: &DFSchema) -> Compiled<Arc<dyn PhysicalExpr>> {
+        if expr.exists(|part| Ok(matches!(part, Expr::ScalarSubquery(_)))).is_ok_and(|found| found)
+        {
+            return fall_back("a sub-query for one value, which all rows depend on");
+        }
         create_physical_expr(expr, over, &self.props, &self.context)
             .map_err(|error| Stop::Fallback(format!("expression {expr}: {error}")))
     }

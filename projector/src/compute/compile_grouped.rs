@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::compute::SortOptions;
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::expr::{AggregateFunction, WindowFunction};
 use datafusion::logical_expr::{
@@ -44,14 +44,16 @@ impl Compiler {
             ordered: false,
             input: built.node,
         };
-        Ok(Built { node: aggregate_node(aggregate, schema), columns })
+        let unique = columns.clone();
+        Ok(Built { node: aggregate_node(aggregate, schema, unique), columns })
     }
 
     /// GROUP BY with any aggregate functions.
     pub fn aggregate(&self, aggregate: &LogicalAggregate, need: &Need) -> Compiled<Built> {
         let input = aggregate.input.as_ref();
         let schema = input.schema();
-        if aggregate.group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
+        let group_exprs = &aggregate.group_expr;
+        if group_exprs.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
             return fall_back("GROUPING SETS, ROLLUP or CUBE");
         }
         let groups = aggregate.group_expr.len();
@@ -80,7 +82,10 @@ impl Compiler {
         let out = arrow_schema(&aggregate.schema, &wanted);
         let aggregate =
             Aggregate { input: extended.node, group: extended.places, calls: compiled, ordered };
-        Ok(Built { node: aggregate_node(aggregate, out), columns: wanted })
+        // A constant keeps no groups apart.
+        let apart = |at: &usize| !matches!(group_exprs[*at].clone().unalias(), Expr::Literal(..));
+        let unique = (0..groups).filter(apart).collect();
+        Ok(Built { node: aggregate_node(aggregate, out, unique), columns: wanted })
     }
 
     fn call(&self, expr: &Expr, names: &DFSchema) -> Compiled<Call> {
@@ -257,10 +262,10 @@ fn limit_refused() -> Stop {
     .into()
 }
 
-fn aggregate_node(aggregate: Aggregate, schema: arrow::datatypes::SchemaRef) -> Node {
+fn aggregate_node(aggregate: Aggregate, schema: SchemaRef, unique: Vec<usize>) -> Node {
     Node {
         schema,
-        unique: vec![(0..aggregate.group.len()).collect()],
+        unique: vec![unique],
         instants: Vec::new(),
         tables: aggregate.input.tables.clone(),
         kind: Kind::Aggregate(Box::new(aggregate)),

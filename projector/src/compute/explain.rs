@@ -1,17 +1,19 @@
 //! EXPLAIN PROJECTION: how changes are found, and what is read as a whole.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use everwhen_query::table::{SystemClause, ValidClause};
-use everwhen_storage::{ColumnId, Definitions, TableDef};
+use everwhen_storage::{ColumnId, Definitions, IndexDef, IndexId, TableDef};
 
 use super::admit::{Program, Way};
 use super::evaluate::full_reads;
-use super::node::{Aggregate, Join, JoinKind, Kind, Node, Scan};
+use super::node::{Aggregate, Join, JoinKind, Kind, Node, Output, Scan};
 use super::source::Access;
 
 /// Says how a projection is computed.
 pub fn text(program: &Program, definitions: &Definitions) -> String {
+    let definitions = &with_indexes(program, definitions);
     let mut out = String::new();
     match &program.way {
         Way::Compare(why) => {
@@ -40,6 +42,20 @@ pub fn text(program: &Program, definitions: &Definitions) -> String {
         line(&mut out, 1, "the clock changes nothing");
     }
     out
+}
+
+/// Adds the indexes that are made with the projection.
+fn with_indexes(program: &Program, definitions: &Definitions) -> Definitions {
+    let mut with = definitions.clone();
+    for (table, columns) in program.indexes() {
+        if definitions.index_on(table, &columns).is_none() {
+            let id = IndexId(with.next_index);
+            with.next_index += 1;
+            let index = IndexDef { id, table, columns, ready: true };
+            with.indexes.insert(id.0, Arc::new(index));
+        }
+    }
+    with
 }
 
 fn line(out: &mut String, depth: usize, text: &str) {
@@ -143,24 +159,16 @@ fn access_text(node: &Node, columns: &[usize], definitions: &Definitions) -> Str
                 }
                 None => "by an index".to_owned(),
             },
-            Access::Full => match scan.index_for(columns) {
-                Some(ids) => format!(
-                    "by an index on ({}), made with the projection",
-                    column_names(&scan.table.def, &ids)
-                ),
-                None => format!("by reading all of {}", scan.table.def.name),
-            },
+            Access::Full => format!("by reading all of {}", scan.table.def.name),
         },
         Kind::Filter(filter) => access_text(&filter.input, columns, definitions),
         Kind::Project(project) => {
-            let below: Option<Vec<usize>> = columns
-                .iter()
-                .map(|at| project.outputs.get(*at).and_then(super::node::Output::source))
-                .collect();
-            match below {
-                Some(below) => access_text(&project.input, &below, definitions),
-                None => counted(node, columns, definitions),
+            let source = |at: &usize| project.outputs.get(*at).and_then(Output::source);
+            let below: Vec<usize> = columns.iter().filter_map(source).collect();
+            if below.is_empty() {
+                return counted(node, columns, definitions);
             }
+            access_text(&project.input, &below, definitions)
         }
         _ => counted(node, columns, definitions),
     }

@@ -134,6 +134,26 @@ pub const SHAPES: &[Shape] = &[
         query: "SELECT _id, _valid_from AS since, _system_from AS known, _system_to AS until, n \
                 FROM visit FOR ALL VALID_TIME FOR ALL SYSTEM_TIME",
     },
+    Shape {
+        name: "one_value",
+        key: &["_id"],
+        query: "SELECT f._id, (SELECT max(v.n) FROM visit v WHERE v.dim = f.dim) AS most \
+                FROM fact f WHERE f.amount > 3 OR EXISTS \
+                (SELECT 1 FROM visit v WHERE v._id = f.amount)",
+    },
+    Shape {
+        name: "made_keys",
+        key: &["word", "hour"],
+        query: "SELECT lower(f.tag) AS word, date_trunc('hour', f.at) AS hour, count(*) AS n, \
+                string_agg(d.name, ',' ORDER BY d.name) AS names FROM fact f \
+                JOIN dim d ON lower(d._id) = lower(f.tag) \
+                GROUP BY lower(f.tag), date_trunc('hour', f.at)",
+    },
+    Shape {
+        name: "except",
+        key: &["dim"],
+        query: "SELECT dim FROM fact WHERE amount > 1 EXCEPT SELECT _id FROM dim WHERE grp = 'x'",
+    },
     Shape { name: "doubled_keys", key: &["dim"], query: "SELECT dim, amount, tag FROM fact" },
 ];
 
