@@ -60,7 +60,8 @@ pub struct KafkaSource {
     pub options: BTreeMap<String, String>,
 }
 
-/// `CREATE [OR REPLACE] STREAM [IF NOT EXISTS] name [FROM KAFKA (..)] [FORMAT f [(columns)]] [WITH (..)]`.
+/// `CREATE [OR REPLACE] STREAM [IF NOT EXISTS] name [FROM KAFKA (..)] [FORMAT f [(columns)]]
+/// [WITH (..)]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CreateStream {
     pub name: String,

@@ -1,5 +1,7 @@
 //! The dialect from text to rows: clauses, as-of joins, hidden columns, and the manual's examples.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests panic")]
+
 use std::path::Path;
 use std::sync::Arc;
 

@@ -128,7 +128,8 @@ pub fn delete(mut text: StatementText<'_>, limits: &ParseLimits) -> Result<Delet
 
 impl Update {
     /// Returns the query `SELECT items FROM table, from.. WHERE selection`, with the table read
-    /// over `window` of valid time, open where it has no end: what the UPDATE's effect is computed from.
+    /// over `window` of valid time, open where it has no end: what the UPDATE's effect is computed
+    /// from.
     pub fn reading(&self, items: Vec<SelectItem>, window: ClauseKind) -> ParsedQuery {
         let target = Target {
             table: self.table.clone(),

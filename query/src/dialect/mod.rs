@@ -121,6 +121,7 @@ pub struct Delete {
 
 /// The window of valid time that a write touches.
 #[derive(Debug, Clone, Default)]
+#[expect(clippy::large_enum_variant, reason = "one per statement, matched by value")]
 pub enum Portion {
     /// From now on.
     #[default]

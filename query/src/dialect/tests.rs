@@ -85,7 +85,7 @@ fn hostile_texts_neither_hang_nor_end_the_process() {
     for sql in [
         "(".repeat(100_000),
         "SELECT ".repeat(50_000),
-        format!("SELECT {}", "-".repeat(1).repeat(1) + &"- ".repeat(60_000) + "1"),
+        format!("SELECT {}", "-".to_owned() + &"- ".repeat(60_000) + "1"),
         format!("SELECT 1{}", "::int".repeat(60_000)),
         format!("SELECT x{}", "[1]".repeat(60_000)),
         format!("SELECT {}1", "NOT ".repeat(60_000)),

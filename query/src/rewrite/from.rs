@@ -1,12 +1,14 @@
 //! FROM: every table gets its unique name and bounds, and the instants of as-of joins their place.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use datafusion::sql::sqlparser::ast::{
     Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, Spanned, TableAlias,
     TableAliasColumnDef, TableFactor, TableWithJoins, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::tokenizer::Location;
+use everwhen_storage::TableDef;
 
 use super::correlate::Instant;
 use super::scope::{Relation, Scope};
@@ -168,7 +170,7 @@ impl Rewriter<'_> {
                 } else {
                     self.query(subquery, scope)?
                 };
-                let declared = alias.as_ref().map(|alias| column_aliases(alias));
+                let declared = alias.as_ref().map(column_aliases);
                 if let Some(declared) = declared.filter(|declared| !declared.is_empty()) {
                     columns = Some(declared);
                 }
@@ -221,6 +223,24 @@ impl Rewriter<'_> {
         refuse_clauses(&clauses, &normal(&alias.name), what)
     }
 
+    /// Returns the table of a name that is neither of WITH nor the system's.
+    fn table(&self, parts: &[Ident], full: &str) -> Result<Arc<TableDef>> {
+        let bare = match parts {
+            [table] => Some(normal(table)),
+            [schema, table] if normal(schema) == "public" => Some(normal(table)),
+            _ => None,
+        };
+        if let Some(def) = bare.and_then(|bare| self.input.definitions.table(&bare)) {
+            return Ok(Arc::clone(def));
+        }
+        let error = Error::unknown_table(full);
+        Err(if (self.input.is_system_table)(&format!("everwhen.{full}")) {
+            error.with_hint(format!("there is a system table everwhen.{full}"))
+        } else {
+            error
+        })
+    }
+
     /// Places what is named: a query of WITH, a system table or a table.
     fn named(
         &mut self,
@@ -265,20 +285,7 @@ impl Rewriter<'_> {
         {
             return Err(Error::syntax(format!("expected a table, found \"{only}\"")).at(position));
         }
-        let bare = match parts.as_slice() {
-            [table] => Some(normal(table)),
-            [schema, table] if normal(schema) == "public" => Some(normal(table)),
-            _ => None,
-        };
-        let def = bare.as_ref().and_then(|bare| self.input.definitions.table(bare)).cloned();
-        let Some(def) = def else {
-            let mut error = Error::unknown_table(&full).at(position);
-            if (self.input.is_system_table)(&format!("everwhen.{full}")) {
-                error = error.with_hint(format!("there is a system table everwhen.{full}"));
-            }
-            return Err(error);
-        };
-
+        let def = self.table(&parts, &full).map_err(|error| error.at(position))?;
         let star: Vec<_> = def.star().into_iter().map(|c| (c.id, c.name.clone())).collect();
         let mut columns: Vec<_> = star.iter().map(|(id, _)| ExposedColumn::Stored(*id)).collect();
         columns.extend(self.hidden.exposed(&normal(&shown)));
