@@ -19,9 +19,9 @@ use crate::tx::TxId;
 /// Beyond this many separate windows the archive is read over all of them at once.
 const WINDOWS_MAX: usize = 4;
 
-/// A version's window is extended this often to its next neighbours only, then to twice its length:
-/// the cuts into a version are few, or so many that they are better read in long runs.
-const SHORT_EXTENSIONS: usize = 4;
+/// So often the instants beside a version are read to find where it ends, then windows of twice
+/// the length: the cuts into a version are few, or so many that long runs are cheaper.
+const PROBES_MAX: usize = 12;
 
 /// Returns the instant just before `at`, the first one staying.
 pub(crate) fn before(at: ValidTime) -> ValidTime {
@@ -60,37 +60,74 @@ pub(crate) fn versions(
     believed: Believed,
     out: &mut Pieces,
 ) -> Result<()> {
-    let mut window = wanted;
+    out.clear();
+    gather(reader, target, wanted, believed, out)?;
+    out.coalesce();
     // Stored pieces of the latest belief are maximal, and so they were where none was superseded.
     let whole = believed.is_one_tx()
         && (target.current.archive.is_empty() || target.is_settled(reader, believed));
-    for extension in 0.. {
+    if whole || wanted == Period::ALL {
+        return Ok(());
+    }
+    let mut beside = Beside { wanted, seen: Vec::new() };
+    for _ in 0..PROBES_MAX {
+        let next = beside.unseen(out);
+        if next.is_empty() {
+            return Ok(());
+        }
+        for instant in next {
+            gather(reader, target, instant, believed, out)?;
+            beside.seen.push(instant.from());
+        }
+        out.coalesce();
+    }
+    let mut window = wanted;
+    while let Some(longer) = twice_where_cut(out, wanted, window) {
+        window = longer;
         out.clear();
         gather(reader, target, window, believed, out)?;
         out.coalesce();
-        if whole {
-            break;
-        }
-        let step = if extension < SHORT_EXTENSIONS { 1 } else { length(&window) };
-        match extended(out, wanted, window, step) {
-            Some(longer) => window = longer,
-            None => break,
-        }
     }
     Ok(())
 }
 
-fn length(window: &Period<ValidTime>) -> i64 {
-    window.to().micros().saturating_sub(window.from().micros())
+/// The instants beside the versions that may go on beyond the window they were found in.
+struct Beside {
+    wanted: Period<ValidTime>,
+    /// Those that have been read, beside the whole window.
+    seen: Vec<ValidTime>,
 }
 
-/// Returns a longer window where a wanted version may go on beyond this one: to `step` past it.
-fn extended(
+impl Beside {
+    fn is_seen(&self, at: ValidTime) -> bool {
+        self.wanted.contains(at) || self.seen.contains(&at)
+    }
+
+    /// Returns the instants that must be read to know where wanted versions end.
+    fn unseen(&self, out: &Pieces) -> Vec<Period<ValidTime>> {
+        let mut unseen = Vec::new();
+        for piece in out.iter().filter(|piece| piece.valid.overlaps(&self.wanted)) {
+            let (from, to) = (piece.valid.from(), piece.valid.to());
+            if from != ValidTime::BEGIN && !self.is_seen(before(from)) {
+                unseen.extend(Period::nonempty(before(from), from));
+            }
+            if to != ValidTime::END && !self.is_seen(to) {
+                unseen.extend(Period::nonempty(to, to.saturating_add(1)));
+            }
+        }
+        unseen.sort_unstable();
+        unseen.dedup();
+        unseen
+    }
+}
+
+/// Returns the window, longer by its length on each side where a wanted version may go on.
+fn twice_where_cut(
     out: &Pieces,
     wanted: Period<ValidTime>,
     window: Period<ValidTime>,
-    step: i64,
 ) -> Option<Period<ValidTime>> {
+    let step = window.to().micros().saturating_sub(window.from().micros());
     let (mut from, mut to) = (window.from(), window.to());
     for piece in out.iter().filter(|piece| piece.valid.overlaps(&wanted)) {
         if piece.valid.from() <= window.from() {

@@ -67,20 +67,22 @@ impl Pieces {
     }
 
     /// Joins pieces of equal rows and system times that meet, then sorts by `valid_from` and
-    /// `tx_from`. Pieces must be disjoint rectangles.
+    /// `tx_from`. Pieces must be disjoint rectangles; one may be there more than once.
     pub(crate) fn coalesce(&mut self) {
         if self.pieces.len() > 1 {
             self.pieces.sort_unstable_by_key(|p| (p.tx_from, p.tx_to, p.valid.from()));
             let bytes = &self.bytes;
             self.pieces.dedup_by(|next, last| {
-                let joined = last.tx_from == next.tx_from
-                    && last.tx_to == next.tx_to
+                let together = last.tx_from == next.tx_from && last.tx_to == next.tx_to;
+                // The same piece again, perhaps as part of what it was joined to.
+                let again = together && next.valid.from() < last.valid.to();
+                let joined = together
                     && last.valid.to() == next.valid.from()
                     && bytes[last.row.clone()] == bytes[next.row.clone()];
                 if joined {
                     last.valid = last.valid.hull(&next.valid);
                 }
-                joined
+                again || joined
             });
             self.pieces.sort_unstable_by_key(|p| (p.valid.from(), p.tx_from));
         }
@@ -115,6 +117,12 @@ mod tests {
     #[test]
     fn rows_of_different_transactions_stay_apart_though_equal() {
         assert_eq!(joined(&[(0, 4, 1, None, "a"), (4, 9, 2, None, "a")]), [(0, 4, 1), (4, 9, 2)]);
+    }
+
+    #[test]
+    fn a_piece_that_is_there_twice_counts_once() {
+        let pieces = [(0, 4, 1, None, "a"), (4, 6, 1, None, "a"), (4, 6, 1, None, "a")];
+        assert_eq!(joined(&pieces), [(0, 6, 1)]);
     }
 
     #[test]

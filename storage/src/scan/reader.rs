@@ -194,16 +194,21 @@ impl<'db> Reader<'db> {
         let mut slot = self.timeline.borrow_mut();
         let cursor = slot.get_or_insert_with(|| self.cursor(Family::Timeline, None));
         let first = self.timeline_key(prefix, window.from());
+        let mut settled = ValidTime::END;
         if window.from() != ValidTime::BEGIN {
             cursor.seek_for_prev(first.as_slice());
             if let Some((found, row)) = segment(cursor, prefix)?
-                && found.valid.from() < window.from()
                 && found.valid.overlaps(&window)
             {
                 each(found, row);
+                // Looking further would be a second seek.
                 if found.valid.to() >= window.to() {
                     return Ok(());
                 }
+                settled = found.valid.from();
+            }
+            if window.to() == window.from().saturating_add(1) {
+                return Ok(());
             }
         }
         cursor.seek(first.as_slice());
@@ -211,7 +216,9 @@ impl<'db> Reader<'db> {
             if found.valid.from() >= window.to() {
                 break;
             }
-            each(found, row);
+            if found.valid.from() != settled {
+                each(found, row);
+            }
             cursor.next();
         }
         Ok(())
