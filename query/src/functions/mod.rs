@@ -1,6 +1,7 @@
 //! The functions that SQL here has beyond DataFusion's own.
 
 mod clock;
+mod series;
 
 use datafusion::execution::session_state::SessionState;
 use everwhen_storage::ValidTime;
@@ -9,12 +10,13 @@ use crate::error::Result;
 
 pub use clock::{is_clock, pin};
 
-/// Registers what is the same in all sessions: JSON operators and functions.
+/// Registers what is the same in all sessions: JSON operators and functions, series of instants.
 ///
 /// # Errors
 /// XX000 where DataFusion refuses.
 pub fn register(state: &mut SessionState) -> Result<()> {
     datafusion_functions_json::register_all(state)?;
+    series::register(state);
     Ok(())
 }
 
