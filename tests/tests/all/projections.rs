@@ -59,8 +59,8 @@ fn history(rig: &mut Rig, seed: u64, number: u64) -> Result<(), String> {
     let tenant = Tenant::new(&format!("h{number}")).unwrap();
     for round in 0..random.random_range(3..8) {
         // A tenant is made by its first write.
-        match if round == 0 { 0 } else { random.random_range(0..10) } {
-            0..=6 => {
+        match if round == 0 { 0 } else { random.random_range(0..30) } {
+            0..=20 => {
                 for _ in 0..random.random_range(1..5) {
                     let count = random.random_range(1..4);
                     let writes =
@@ -68,11 +68,11 @@ fn history(rig: &mut Rig, seed: u64, number: u64) -> Result<(), String> {
                     rig.write(writes);
                 }
             }
-            7 => {
+            21..=27 => {
                 let to = rig.clock.now_micros() + random.random_range(1..HOUR * 3);
                 rig.clock.set(to).unwrap();
             }
-            8 => rig.restart(),
+            28 => rig.restart(),
             _ => {
                 // A crash after the sink has a chunk and before the server knows.
                 let shape = &SHAPES[random.random_range(0..SHAPES.len())];
