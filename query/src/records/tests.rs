@@ -124,7 +124,7 @@ fn wrong_names_and_text_have_their_codes() {
         ("SELECT nothing AS x", "42703"),
         ("SELECT id AS x, n AS x", "42701"),
         ("SELECT n + 1", "42601"),
-        ("SELECT FROM WHERE", "42601"),
+        ("SELECT id id id", "42601"),
         ("SELECT id WHERE n", "42804"),
     ] {
         let error = RecordProgram::compile(sql, input()).expect_err(sql);
