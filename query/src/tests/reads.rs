@@ -227,7 +227,7 @@ async fn instants_in_nanoseconds_meet_open_ends() {
         json!([["2025-08-31T00:00:00Z", "red"], ["2025-09-01T00:00:00Z", "blue"]])
     );
     kit.write("INSERT INTO v (_id, emp, at) VALUES (1, 'e1', '2025-08-31T00:00:00Z')").await;
-    let sql =
-        "SELECT e.team FROM v JOIN emp e FOR VALID_TIME AS OF to_timestamp(v.at) ON e._id = v.emp";
+    let sql = "SELECT e.team FROM v JOIN emp e FOR VALID_TIME AS OF \
+               arrow_cast(v.at, 'Timestamp(Nanosecond, Some(\"UTC\"))') ON e._id = v.emp";
     assert_eq!(kit.rows(sql).await, json!([["red"]]));
 }
