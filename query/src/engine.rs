@@ -22,6 +22,10 @@ use crate::statements::DefinitionStatement;
 use crate::system_tables::{SystemTable, SystemTables};
 use crate::write::{self, Writing};
 
+/// The stack that threads need which plan and run queries: the expressions of a statement within the
+/// limits may be deep, and some of DataFusion's passes over them recurse.
+pub const QUERY_STACK_BYTES: usize = 64 << 20;
+
 /// The limits of an engine.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {

@@ -29,7 +29,7 @@ mod write;
 
 pub use answer::RowsAnswer;
 pub use basis::{basis_token, parse_basis};
-pub use engine::{Engine, EngineOptions, Outcome, Request, WriteAnswer};
+pub use engine::{Engine, EngineOptions, Outcome, QUERY_STACK_BYTES, Request, WriteAnswer};
 pub use error::{Error, Result, SqlState};
 pub use params::Params;
 pub use system_tables::SystemTable;

@@ -94,8 +94,12 @@ impl QueryThreads {
         if config.query_threads > 0 {
             builder.worker_threads(config.query_threads);
         }
-        let runtime =
-            builder.thread_name("everwhen-query").enable_all().build().map_err(Error::Threads)?;
+        let runtime = builder
+            .thread_name("everwhen-query")
+            .thread_stack_size(everwhen_query::QUERY_STACK_BYTES)
+            .enable_all()
+            .build()
+            .map_err(Error::Threads)?;
         Ok(Self(Some(runtime)))
     }
 

@@ -42,7 +42,11 @@ const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 /// Runs the program with the process's arguments. 0 is success, 1 a failure, 2 a wrong command.
 pub fn main() -> ExitCode {
     let command = Arguments::parse().command;
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_stack_size(everwhen_query::QUERY_STACK_BYTES)
+        .enable_all()
+        .build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return complain(&anyhow::Error::new(error)),
     };

@@ -138,6 +138,27 @@ async fn wrong_sql_says_what_where_and_how() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_statement_ends_the_server() {
+    let _turn = one_at_a_time();
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(&dir).await;
+    for sql in [
+        format!("SELECT {}1", "1 + ".repeat(900)),
+        format!("SELECT {}1", "1 + ".repeat(20_000)),
+        format!("SELECT 1 WHERE {}true", "true OR ".repeat(900)),
+        format!("SELECT {}1{}", "(".repeat(5_000), ")".repeat(5_000)),
+        format!("{}SELECT 1 AS x{}", "SELECT * FROM (".repeat(30), ") y".repeat(30)),
+        format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(300)),
+        format!("SELECT {}1{}", "CASE WHEN true THEN ".repeat(60), " END".repeat(60)),
+        format!("SELECT {} 1", "NOT ".repeat(120)),
+    ] {
+        let answer = server.client.post("/v1/sql", &json!({ "sql": sql })).await.unwrap();
+        assert!(answer.status < 500, "{}: {answer:?}", &sql[..20]);
+    }
+    assert_eq!(server.client.one("SELECT 1").await.unwrap(), json!(1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bad_request_body_is_refused_with_what_and_where() {
     let _turn = one_at_a_time();
     let dir = tempfile::tempdir().unwrap();
