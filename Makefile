@@ -24,7 +24,8 @@ test: ## Runs all tests, with a real Kafka broker and the BigQuery emulator
 soak: ## Runs the seeded suites for longer (EVERWHEN_HISTORIES, EVERWHEN_SEED)
 	@scripts/setup test
 	cargo build --locked --bin everwhen
-	EVERWHEN_SOAK=$${EVERWHEN_SOAK:-10} cargo test --locked -p everwhen-tests -- --nocapture
+	EVERWHEN_SOAK=$${EVERWHEN_SOAK:-10} cargo test --locked -p everwhen-tests --test all -- --nocapture
+	cargo test --locked -p everwhen-tests --test sinks -- --nocapture
 
 bench: ## Measures the figures of docs/performance.md, ratios in one run
 	@scripts/setup test

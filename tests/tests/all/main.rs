@@ -9,5 +9,4 @@ mod end_to_end;
 mod model;
 mod projections;
 mod scenario;
-mod sinks;
 mod tidy;

@@ -1,6 +1,10 @@
 //! Sinks and the delivery loop against a hostile world: a server that repeats, reorders and forgets, two
 //! workers that both believe they hold the lease, and a BigQuery that answers 403, 429 and 500, before
 //! and after it did what was asked. Only the sink's control row keeps the table right.
+//!
+//! Part of `make soak`: it runs for minutes.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on panics")]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
