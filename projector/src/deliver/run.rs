@@ -192,6 +192,7 @@ impl Delivery {
             next = self.client.next(&self.target, self.wait) => next?,
         };
         let Some(chunk) = next else { return Ok(()) };
+        self.check_generation(&chunk)?;
         if *needs_reload && !chunk.reload_begin {
             let error = Error::OutOfOrder {
                 projection: self.target.projection.clone(),
@@ -205,6 +206,19 @@ impl Delivery {
         }
         *needs_reload = false;
         self.write(chunk).await
+    }
+
+    /// A lease is for one generation. A chunk of a newer one, written before the last of this one,
+    /// would fence what is still to come; one of an older generation is over.
+    fn check_generation(&self, chunk: &Chunk) -> Result<()> {
+        if chunk.generation == self.target.generation {
+            return Ok(());
+        }
+        let detail = format!(
+            "the lease is for generation {}, the chunk is of {}",
+            self.target.generation, chunk.generation
+        );
+        Err(Error::Fenced { projection: self.target.projection.clone(), detail })
     }
 
     async fn write(&mut self, chunk: Chunk) -> Result<()> {
