@@ -2,7 +2,7 @@
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/everwhen/target
 export EVERWHEN_CACHE ?= $(HOME)/.cache/everwhen
 
-.PHONY: help demo test soak bench lint fmt build clean
+.PHONY: help demo test soak bench lint fmt build
 
 help: ## Lists these commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,7 +25,6 @@ soak: ## Runs the seeded suites for longer (EVERWHEN_HISTORIES, EVERWHEN_SEED)
 	@scripts/setup test
 	cargo build --locked --bin everwhen
 	EVERWHEN_SOAK=$${EVERWHEN_SOAK:-10} cargo test --locked -p everwhen-tests --test all -- --nocapture
-	cargo test --locked -p everwhen-tests --test sinks -- --nocapture
 
 bench: ## Measures the figures of docs/performance.md, ratios in one run
 	@scripts/setup test

@@ -2,6 +2,7 @@
 
 mod clock;
 mod series;
+mod zoned;
 
 use datafusion::execution::session_state::SessionState;
 use everwhen_storage::ValidTime;
@@ -10,14 +11,15 @@ use crate::error::Result;
 
 pub use clock::{is_clock, pin};
 
-/// Registers what is the same in all sessions: JSON operators and functions, series of instants.
+/// Registers what is the same in all sessions: JSON operators and functions, series of instants,
+/// instants from text.
 ///
 /// # Errors
 /// XX000 where DataFusion refuses.
 pub fn register(state: &mut SessionState) -> Result<()> {
     datafusion_functions_json::register_all(state)?;
     series::register(state);
-    Ok(())
+    zoned::register(state)
 }
 
 /// Registers `now()` and its kin, at an instant or, without one, as calls that stay calls.

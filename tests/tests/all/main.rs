@@ -9,4 +9,5 @@ mod end_to_end;
 mod model;
 mod projections;
 mod scenario;
+mod sinks;
 mod tidy;
