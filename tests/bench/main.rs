@@ -1,13 +1,16 @@
 //! The figures of docs/performance.md: ratios measured side by side in one run (`make bench`).
 //!
-//! `everwhen-bench [drain|point|freshness]..`; all three without an argument. Build it in release.
+//! `everwhen-bench [point|deep|drain|freshness|restart]..`; all of them without an argument. Build it in release.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a benchmark that cannot go on panics")]
 
+mod deep;
 mod drain;
+mod fixture;
 mod freshness;
 mod point;
 mod report;
+mod restart;
 
 use report::Report;
 
@@ -20,13 +23,19 @@ async fn main() {
     let wants = |name: &str| asked.is_empty() || asked.iter().any(|one| one == name);
     let mut report = Report::default();
     if wants("point") {
-        point::run(&mut report);
+        tokio::task::block_in_place(|| point::run(&mut report));
+    }
+    if wants("deep") {
+        tokio::task::block_in_place(|| deep::run(&mut report));
     }
     if wants("drain") {
         drain::run(&mut report).await;
     }
     if wants("freshness") {
         freshness::run(&mut report).await;
+    }
+    if wants("restart") {
+        restart::run(&mut report).await;
     }
     report.print();
 }

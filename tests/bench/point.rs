@@ -1,88 +1,17 @@
 //! A point as-of read in process against a raw RocksDB seek, both warm, over the same keys.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Instant;
 
-use everwhen_storage::{
-    AssertedFrom, Assertion, Batch, ColumnDef, ColumnId, ColumnType, DefinitionChange, Op, Options,
-    Precedence, RealClock, Row, RowKey, Store, TableDef, TableId, Tenant, Tx, ValidTime, Value,
-    Write, WriteKind,
-};
+use everwhen_storage::{Precedence, RowKey, Store, TableDef, Tenant, TxId, ValidTime};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
+use crate::fixture::{DAY, key, loaded, put, table};
 use crate::report::{Report, median, verdict};
 
 const KEYS: i64 = 200_000;
 const VERSIONS: i64 = 5;
 const READS: usize = 200_000;
-const DAY: i64 = 86_400_000_000;
-
-fn table() -> TableDef {
-    let column = |id, name: &str, kind| ColumnDef {
-        id: ColumnId(id),
-        name: name.to_owned(),
-        kind,
-        nullable: true,
-    };
-    TableDef {
-        id: TableId(1),
-        name: "readings".to_owned(),
-        precedence: Precedence::Effective,
-        key: vec![ColumnId(0)],
-        columns: vec![
-            column(0, "_id", ColumnType::Text),
-            column(1, "site", ColumnType::Text),
-            column(2, "n", ColumnType::Int64),
-            column(3, "note", ColumnType::Text),
-        ],
-        declared: true,
-    }
-}
-
-fn key(id: i64) -> RowKey {
-    RowKey::encode(&[Value::Text(format!("key-{id:08}"))]).unwrap()
-}
-
-fn fields(id: i64, version: i64) -> Row {
-    Row::new([
-        (ColumnId(1), Value::Text(format!("site {}", id % 97))),
-        (ColumnId(2), Value::Int(id * 10 + version)),
-        (ColumnId(3), Value::Text(format!("note {version} of {id}, forty characters or so"))),
-    ])
-}
-
-async fn load(store: &Store, table: &TableDef) {
-    let definitions =
-        Batch { definitions: vec![DefinitionChange::Table(table.clone())], ..Batch::default() };
-    store.write(definitions).await.unwrap();
-    for version in 0..VERSIONS {
-        for first in (0..KEYS).step_by(10_000) {
-            let txs = (first..first + 10_000)
-                .map(|id| Tx {
-                    writes: vec![Write {
-                        tenant: Tenant::default(),
-                        table: table.id,
-                        kind: WriteKind::Assert {
-                            key: key(id),
-                            assertion: Assertion {
-                                op: Op::Put,
-                                from: AssertedFrom::At(ValidTime::from_micros(version * DAY)),
-                                to: ValidTime::END,
-                                order: 0,
-                                fields: fields(id, version),
-                                exact: false,
-                            },
-                            event: None,
-                        },
-                    }],
-                    position: None,
-                })
-                .collect();
-            store.write(Batch { txs, ..Batch::default() }).await.unwrap();
-        }
-    }
-}
 
 /// The raw side: the same keys and versions, values of the same size, one seek a read.
 fn load_raw(path: &std::path::Path) -> rocksdb::DB {
@@ -115,24 +44,9 @@ fn raw_key(id: i64, at: i64) -> Vec<u8> {
 /// Runs both sides in turn, five rounds, and reports medians.
 pub fn run(report: &mut Report) {
     let dir = tempfile::tempdir().unwrap();
-    let open = || {
-        Store::open(Options {
-            path: dir.path().join("store"),
-            clock: Arc::new(RealClock),
-            sync: false,
-            block_cache_bytes: 512 << 20,
-        })
-        .unwrap()
-    };
-    let table = table();
-    let store = open();
-    tokio::task::block_in_place(|| {
-        tokio::runtime::Handle::current().block_on(load(&store, &table));
-    });
-    // Opened again, so that ours is in files too.
-    store.close().unwrap();
-    drop(store);
-    let store = open();
+    let table = table(Precedence::Effective);
+    let of = |n: i64| put(n % KEYS, n / KEYS, ValidTime::from_micros(n / KEYS * DAY));
+    let store = loaded(&dir.path().join("store"), &table, KEYS * VERSIONS, of);
     let raw = load_raw(&dir.path().join("raw"));
     let mut random = StdRng::seed_from_u64(1);
     let reads: Vec<(i64, i64)> = (0..READS)
@@ -174,8 +88,8 @@ pub fn run(report: &mut Report) {
 }
 
 /// A transaction after which the later versions were written.
-fn past_tx() -> everwhen_storage::TxId {
-    everwhen_storage::TxId::new(u64::try_from(KEYS * VERSIONS / 2).unwrap())
+fn past_tx() -> TxId {
+    TxId::new(u64::try_from(KEYS * VERSIONS / 2).unwrap())
 }
 
 /// Returns microseconds per read.
@@ -189,7 +103,7 @@ fn time(work: impl FnOnce()) -> f64 {
 
 fn read_ours(
     store: &Store,
-    tx: everwhen_storage::TxId,
+    tx: TxId,
     table: &TableDef,
     keys: &[(RowKey, ValidTime)],
     bounds: bool,
