@@ -27,7 +27,7 @@ soak: ## Runs the seeded suites for longer (EVERWHEN_HISTORIES, EVERWHEN_SEED)
 	EVERWHEN_SOAK=$${EVERWHEN_SOAK:-10} cargo test --locked -p everwhen-tests --test all -- --nocapture
 
 bench: ## Measures the figures of docs/performance.md, ratios in one run
-	@scripts/setup test
+	@scripts/setup bench
 	cargo build --locked --release -p everwhen-tests --bin everwhen-bench -p everwhen-server --bin everwhen
 	@$(CARGO_TARGET_DIR)/release/everwhen-bench
 

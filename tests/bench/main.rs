@@ -1,6 +1,6 @@
 //! The figures of docs/performance.md: ratios measured side by side in one run (`make bench`).
 //!
-//! `everwhen-bench [point|deep|drain|freshness|restart]..`; all of them without an argument. Build it in release.
+//! `everwhen-bench [point|deep|drain|freshness|remote|restart]..`; all of them without an argument. Build it in release.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a benchmark that cannot go on panics")]
 
@@ -8,7 +8,9 @@ mod deep;
 mod drain;
 mod fixture;
 mod freshness;
+mod peers;
 mod point;
+mod remote;
 mod report;
 mod restart;
 
@@ -33,6 +35,9 @@ async fn main() {
     }
     if wants("freshness") {
         freshness::run(&mut report).await;
+    }
+    if wants("remote") {
+        remote::run(&mut report).await;
     }
     if wants("restart") {
         restart::run(&mut report).await;
