@@ -52,7 +52,7 @@ impl Peer {
             .arg(format!("--datadir={}", data.display())));
         let child = Command::new("mariadbd")
             .args(["--no-defaults", "--user=mysql", "--skip-networking", "--local-infile=1"])
-            .args(["--innodb-buffer-pool-size=2G", "--innodb-log-file-size=1G", "--time-zone=+00:00"])
+            .args(["--innodb-buffer-pool-size=2G", "--innodb-log-file-size=1G", "--default-time-zone=+00:00"])
             .arg(format!("--datadir={}", data.display()))
             .arg(format!("--socket={}", dir.path().join("socket").display()))
             .arg(format!("--pid-file={}", dir.path().join("pid").display()))
@@ -198,10 +198,12 @@ impl Peer {
                 command.arg(format!("--pgsql-host={}", self.dir.path().display()));
             }
         }
-        command.args(["--threads=1", &format!("--time={SECONDS}"), "--warmup-time=2"]);
+        command.args(["--threads=1", &format!("--time={SECONDS}")]);
         command.arg(format!("--mode={mode}")).arg(format!("--at={at}"));
         command.arg(format!("--keys={keys}")).arg(format!("--versions={versions}"));
-        let printed = run(command.arg("run"));
+        // The first run warms up.
+        run(command.arg("run"));
+        let printed = run(&mut command);
         let total = printed.lines().find(|line| line.trim().starts_with("total number of events"));
         let events: f64 = total
             .and_then(|line| line.rsplit(' ').next())
