@@ -20,7 +20,7 @@ pub(crate) mod purge;
 use std::collections::HashMap;
 
 use rocksdb::WriteBatch;
-use siphasher::sip128::{Hasher128 as _, SipHasher24};
+use siphasher::sip128::SipHasher24;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};

@@ -229,6 +229,11 @@ impl Store {
         ledger::all(&*self.engine()?)
     }
 
+    /// Returns the erasures whose bytes are not gone yet, in order of transactions.
+    pub fn erasures_under_way(&self) -> Result<Vec<Erasure>> {
+        ledger::shown_under_way(&*self.engine()?)
+    }
+
     /// Carries erasures up to transaction `passed` on, which every projection must have passed, as
     /// far as nothing must be waited for. Blocking: rewrites files.
     ///

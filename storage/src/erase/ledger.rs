@@ -142,9 +142,27 @@ pub(crate) fn under_way(engine: &Engine) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
+/// Returns the erasures under way without their keys, in order of their transactions.
+pub(crate) fn shown_under_way(engine: &Engine) -> Result<Vec<Erasure>> {
+    let shown = |entry: Entry| {
+        let hidden = entry.step == Step::Hidden;
+        let state = if hidden { ErasureState::Hidden } else { ErasureState::Purged };
+        Erasure {
+            tenant: entry.tenant,
+            table: entry.table,
+            tx: entry.tx,
+            requested_at: entry.requested_at,
+            key_hash: entry.hash,
+            state,
+            purged_at: None,
+        }
+    };
+    Ok(under_way(engine)?.into_iter().map(shown).collect())
+}
+
 /// Returns all erasures, in order of their transactions.
 pub(crate) fn all(engine: &Engine) -> Result<Vec<Erasure>> {
-    let mut found = Vec::new();
+    let mut found = shown_under_way(engine)?;
     engine.each_from(Family::Meta, ERASURE, ERASURE, |key, mut value| {
         let (tx, _) = read_place(ERASURE, key)?;
         row::take_format(&mut value)?;
@@ -155,19 +173,6 @@ pub(crate) fn all(engine: &Engine) -> Result<Vec<Erasure>> {
         found.push(Erasure { tenant, table, tx, requested_at, key_hash, state, purged_at });
         Ok(true)
     })?;
-    for entry in under_way(engine)? {
-        let state =
-            if entry.step == Step::Hidden { ErasureState::Hidden } else { ErasureState::Purged };
-        found.push(Erasure {
-            tenant: entry.tenant,
-            table: entry.table,
-            tx: entry.tx,
-            requested_at: entry.requested_at,
-            key_hash: entry.hash,
-            state,
-            purged_at: None,
-        });
-    }
     found.sort_by_key(|erasure| erasure.tx);
     Ok(found)
 }
