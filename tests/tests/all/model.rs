@@ -6,6 +6,7 @@
 
 mod compare;
 mod edges;
+mod retention;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
