@@ -1,7 +1,8 @@
 //! Value bytes of the row families, each with its format number.
 //!
 //! ```text
-//! current     format 1 | flags 1 | valid_from 8 | tx_from varint | levels | seen | document
+//! current     format 1 | flags 1 | valid_from 8 | tx_from varint | levels | asserted | erased
+//!             | document
 //! timeline    format 1 | valid_to 8 | tx_from varint | document
 //! archive     format 1 | valid_from 8 | valid_to 8 | tx_from varint | document
 //! document    shape 1 | count varint | column ids | end offsets | values (tag 1, bytes)

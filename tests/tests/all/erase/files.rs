@@ -67,7 +67,7 @@ impl Wanted {
         let mut found = BTreeSet::new();
         for family in &families {
             let handle = db.cf_handle(family).unwrap();
-            for entry in db.iterator_cf(handle, IteratorMode::Start) {
+            for entry in db.iterator_cf(&handle, IteratorMode::Start) {
                 let (key, value) = entry.unwrap();
                 // Text in a key stands between terminators, so as one run of bytes.
                 self.look(&key, &mut found);
