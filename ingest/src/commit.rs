@@ -137,6 +137,7 @@ impl Committer {
                 }
                 TxOutcome::Duplicate => tally.duplicates += 1,
                 TxOutcome::Stale => tally.stale += 1,
+                TxOutcome::Erased => tally.erased += 1,
             }
         }
         self.counters.add(&tally);

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Counters of one stream; every record counts in `records` and in exactly one of `applied`,
-/// `duplicates`, `stale`, `unmatched`, `dead_letters` and `passed`.
+/// `duplicates`, `stale`, `erased`, `unmatched`, `dead_letters` and `passed`.
 #[derive(Debug, Default)]
 pub struct Counters {
     records: AtomicU64,
@@ -12,6 +12,7 @@ pub struct Counters {
     applied: AtomicU64,
     duplicates: AtomicU64,
     stale: AtomicU64,
+    erased: AtomicU64,
     unmatched: AtomicU64,
     dead_letters: AtomicU64,
     passed: AtomicU64,
@@ -33,6 +34,8 @@ pub struct StreamMetrics {
     pub duplicates: u64,
     /// Records whose order was below that of their event id.
     pub stale: u64,
+    /// Records about erased keys alone, of what held before they were erased.
+    pub erased: u64,
     /// Records that no mapping's WHERE let through.
     pub unmatched: u64,
     /// Records that became dead letters.
@@ -51,6 +54,7 @@ pub struct Tally {
     pub applied: usize,
     pub duplicates: usize,
     pub stale: usize,
+    pub erased: usize,
     pub unmatched: usize,
     pub dead_letters: usize,
     pub passed: usize,
@@ -68,6 +72,7 @@ impl Counters {
         add(&self.applied, tally.applied);
         add(&self.duplicates, tally.duplicates);
         add(&self.stale, tally.stale);
+        add(&self.erased, tally.erased);
         add(&self.unmatched, tally.unmatched);
         add(&self.dead_letters, tally.dead_letters);
         add(&self.passed, tally.passed);
@@ -88,6 +93,7 @@ impl Counters {
             applied: read(&self.applied),
             duplicates: read(&self.duplicates),
             stale: read(&self.stale),
+            erased: read(&self.erased),
             unmatched: read(&self.unmatched),
             dead_letters: read(&self.dead_letters),
             passed: read(&self.passed),

@@ -32,6 +32,30 @@ pub fn keys_of(def: &TableDef, filters: &[Expr]) -> Option<Vec<RowKey>> {
     Some(encoded)
 }
 
+/// Returns the keys that a condition names, where it says nothing else: its conjuncts are one
+/// equality or IN for each column of the key. Exact, unlike [`keys_of`].
+pub fn named_keys(def: &TableDef, conjuncts: &[&Expr]) -> Option<Vec<RowKey>> {
+    let columns = def.key.iter().filter_map(|id| def.column_by_id(*id));
+    let names_one = |filter: &&&Expr| !has_and(filter);
+    let exact = conjuncts.len() == def.key.len() && conjuncts.iter().all(|f| names_one(&f));
+    let bound = columns.map(|column| {
+        conjuncts.iter().filter(|filter| values_of(column, filter).is_some()).count()
+    });
+    if !exact || !bound.into_iter().all(|count| count == 1) {
+        return None;
+    }
+    let filters: Vec<Expr> = conjuncts.iter().map(|filter| (*filter).clone()).collect();
+    keys_of(def, &filters)
+}
+
+fn has_and(filter: &Expr) -> bool {
+    match filter {
+        Expr::BinaryExpr(BinaryExpr { op: Operator::And, .. }) => true,
+        Expr::BinaryExpr(BinaryExpr { left, right, .. }) => has_and(left) || has_and(right),
+        _ => false,
+    }
+}
+
 /// True where a filter says something about which keys to read.
 pub fn narrows(def: &TableDef, filter: &Expr) -> bool {
     def.key

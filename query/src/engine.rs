@@ -214,6 +214,10 @@ impl Inner {
                 refuse_reading_options(&request)?;
                 write::drop_table(&self.store, &drop).await.map(Outcome::Written)
             }
+            ParsedStatement::SetRetention(set) => {
+                refuse_reading_options(&request)?;
+                write::set_retention(&self.store, &set).await.map(Outcome::Written)
+            }
             _ => Err(Error::internal("a statement was taken for another kind")),
         }
     }
@@ -335,6 +339,11 @@ fn classify(statements: Vec<ParsedStatement>) -> Result<Work> {
     if rest.is_empty() {
         return Err(Error::syntax("the request holds no statement"));
     }
+    let erases = rest.iter().filter(|one| matches!(one, ParsedStatement::Erase(_))).count();
+    if erases > 0 && erases < rest.len() {
+        let message = "ERASE stands with nothing but other ERASEs in its transaction";
+        return Err(Error::unsupported(message).with_hint("send the statements one by one"));
+    }
     if writes == rest.len() {
         return Ok(Work::Writes(rest));
     }
@@ -382,7 +391,10 @@ fn without_transaction(
 const fn is_write(statement: &ParsedStatement) -> bool {
     matches!(
         statement,
-        ParsedStatement::Insert(_) | ParsedStatement::Update(_) | ParsedStatement::Delete(_)
+        ParsedStatement::Insert(_)
+            | ParsedStatement::Update(_)
+            | ParsedStatement::Delete(_)
+            | ParsedStatement::Erase(_)
     )
 }
 
@@ -391,6 +403,7 @@ const fn is_definition(statement: &ParsedStatement) -> bool {
         statement,
         ParsedStatement::CreateTable(_)
             | ParsedStatement::DropTable(_)
+            | ParsedStatement::SetRetention(_)
             | ParsedStatement::Define(_)
     )
 }

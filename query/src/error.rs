@@ -346,6 +346,7 @@ fn storage_state(error: &everwhen_storage::Error) -> SqlState {
         }
         Storage::ClockNotManual | Storage::ClockBackwards { .. } => SqlState::ObjectNotInState,
         Storage::Unreached { .. } => SqlState::UnreachedBasis,
+        Storage::Forgotten { .. } => SqlState::InvalidParameter,
         Storage::Closed => SqlState::CannotConnectNow,
         _ => SqlState::Internal,
     }

@@ -79,7 +79,7 @@ impl ScanExec {
             columns: Some(&columns),
         };
         let mut failure = None;
-        ctx.store.read(tx, |view| {
+        ctx.read(tx, |view| {
             let mut sending = Sending {
                 scan: self,
                 view,

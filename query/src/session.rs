@@ -17,7 +17,7 @@ use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::sqlparser::ast;
-use everwhen_storage::{Basis, ColumnType, Store, Tenant};
+use everwhen_storage::{Basis, ColumnType, Hold, Store, Tenant, TxId, View};
 
 use crate::columns::{field_of, timestamp_type};
 use crate::error::Result;
@@ -45,13 +45,32 @@ pub struct StatementContext {
     pub tenant: Tenant,
     pending: Pending,
     runtime: Arc<RuntimeEnv>,
+    unerased: bool,
+    /// What the statement reads at is not swept while it runs.
+    _hold: Arc<Hold>,
 }
 
 impl StatementContext {
     /// Builds a context with a memory budget of its own.
     pub fn new(store: Store, basis: Basis, tenant: Tenant) -> Self {
         let (pending, runtime) = (Pending::default(), Arc::new(RuntimeEnv::default()));
-        Self { store, basis, tenant, pending, runtime }
+        let hold = Arc::new(store.hold(basis.tx));
+        Self { store, basis, tenant, pending, runtime, unerased: false, _hold: hold }
+    }
+
+    /// Shows what was erased as it was, until it is purged: see [`Store::read_unerased`].
+    #[must_use]
+    pub fn with_unerased(self) -> Self {
+        Self { unerased: true, ..self }
+    }
+
+    /// Reads the store at a transaction, up to the basis'.
+    pub(crate) fn read<T>(
+        &self,
+        tx: TxId,
+        read: impl FnOnce(&View<'_>) -> everwhen_storage::Result<T>,
+    ) -> everwhen_storage::Result<T> {
+        if self.unerased { self.store.read_unerased(tx, read) } else { self.store.read(tx, read) }
     }
 
     /// Shares a runtime, and so its memory budget, with other statements.

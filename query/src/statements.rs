@@ -24,7 +24,7 @@ pub struct DeclaredColumn {
     pub position: usize,
 }
 
-/// `CREATE TABLE [IF NOT EXISTS] name (..) [WITH (precedence = ..)]`.
+/// `CREATE TABLE [IF NOT EXISTS] name (..) [WITH (precedence = .., history_retention = ..)]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CreateTable {
     pub name: String,
@@ -34,6 +34,17 @@ pub struct CreateTable {
     /// Names of the key's columns, in key order; never empty; all are NOT NULL.
     pub key: Vec<String>,
     pub precedence: Precedence,
+    /// For how many microseconds superseded belief is kept; `None` for ever.
+    pub retention: Option<i64>,
+    pub position: usize,
+}
+
+/// `ALTER TABLE name SET (history_retention = ..)`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SetRetention {
+    pub name: String,
+    /// For how many microseconds superseded belief is kept; `None` for ever.
+    pub micros: Option<i64>,
     pub position: usize,
 }
 

@@ -49,7 +49,7 @@ pub enum SystemClause {
     AsOf(SystemTime),
     /// Everything believed at some point in `[from, to)`.
     Between(SystemTime, SystemTime),
-    /// Everything ever believed up to the basis.
+    /// Everything believed up to the basis that the table still keeps.
     All,
 }
 
@@ -197,7 +197,7 @@ impl TemporalTable {
                 let upper = tx_at(to.saturating_add(-1))?;
                 (upper, SystemBound::Between(tx_at(from)?, upper))
             }
-            SystemClause::All => (last, SystemBound::Between(TxId::ZERO, last)),
+            SystemClause::All => (last, SystemBound::Kept),
         })
     }
 }

@@ -16,6 +16,7 @@ use tokio::runtime::{Handle, Runtime};
 use crate::config::{Config, ConfigError};
 use crate::delivery::{self, Delivery};
 use crate::health::Health;
+use crate::housekeeping::Housekeeping;
 use crate::limits::Limits;
 use crate::listeners::Listeners;
 use crate::metrics::Metrics;
@@ -81,6 +82,7 @@ pub struct RunningApp {
     listeners: Listeners,
     delivery: Option<Delivery>,
     endpoints_file: PathBuf,
+    housekeeping: Housekeeping,
     drain: Duration,
     _queries: QueryThreads,
 }
@@ -162,6 +164,8 @@ impl App {
         listeners.serve(&services).await?;
         services.ingest.start();
         services.projections.start();
+        let (store, projections) = (services.store.clone(), Arc::clone(&services.projections));
+        let housekeeping = Housekeeping::start(store, projections, config.erase_deadline);
         let delivery = delivery.map(Delivery::start);
         services.health.set_ready();
         let app = RunningApp {
@@ -170,6 +174,7 @@ impl App {
             listeners,
             delivery,
             endpoints_file,
+            housekeeping,
             drain: config.drain,
             _queries: queries,
         };
@@ -246,6 +251,7 @@ impl RunningApp {
         }
         self.services.health.stop_requests();
         self.listeners.stop(self.drain).await;
+        self.housekeeping.stop(self.drain).await;
         self.services.projections.stop().await;
         self.services.ingest.stop().await;
     }

@@ -39,6 +39,8 @@ pub struct Config {
     pub record_bytes_max: usize,
     /// How long requests may go on once the server stops.
     pub drain: Duration,
+    /// How long an erasure waits for projections.
+    pub erase_deadline: Duration,
 }
 
 /// Where a front end listens.
@@ -201,6 +203,12 @@ pub const KEYS: &[Key] = &[
         set: |c, raw| millis(raw).map(|v| c.drain = v),
         show: |c| Some(c.drain.as_millis().to_string()),
     },
+    Key {
+        name: "erase_deadline_ms",
+        doc: "how long an erasure waits for projections; those that are behind then load anew",
+        set: |c, raw| millis(raw).map(|v| c.erase_deadline = v),
+        show: |c| Some(c.erase_deadline.as_millis().to_string()),
+    },
 ];
 
 impl Default for Config {
@@ -225,6 +233,7 @@ impl Default for Config {
             body_bytes_max: 64 << 20,
             record_bytes_max: 1 << 20,
             drain: Duration::from_secs(10),
+            erase_deadline: Duration::from_secs(7 * 24 * 3600),
         }
     }
 }

@@ -102,6 +102,7 @@ impl From<everwhen_storage::Error> for Failure {
             E::ClockNotManual => Self::new(Code::NotFound, text),
             E::ClockBackwards { .. } => Self::new(Code::InvalidValue, text),
             E::Unreached { .. } => Self::new(Code::Unreached, text),
+            E::Forgotten { .. } => Self::new(Code::InvalidValue, text),
             E::Closed => Self::stopping(),
             E::Corrupt { .. } => {
                 tracing::error!(error = %text, "stored bytes are damaged");

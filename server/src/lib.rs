@@ -12,6 +12,7 @@ mod encode;
 pub mod failure;
 mod grpc;
 mod health;
+mod housekeeping;
 mod http;
 mod limits;
 mod listeners;

@@ -60,6 +60,15 @@ pub(crate) fn read(suffix: &[u8], mut value: &[u8]) -> Result<Said> {
     Ok(Said { at, op, valid, fields: Document::copy_from(value) })
 }
 
+/// Returns the event id in an assertion's value, if it has one.
+pub(crate) fn event_id(mut value: &[u8]) -> Result<Option<&[u8]>> {
+    row::take_format(&mut value)?;
+    row::take_byte(&mut value)?;
+    row::take_instant(&mut value)?;
+    let length = row::take_length(&mut value)?;
+    Ok(Some(row::take_slice(&mut value, length)?).filter(|id| !id.is_empty()))
+}
+
 /// Assertions made and retracted since the last commit, over those that are stored.
 #[derive(Default)]
 pub(crate) struct Overlay(Vec<(Suffix, Option<Box<Said>>)>);

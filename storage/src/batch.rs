@@ -46,6 +46,21 @@ pub enum WriteKind {
     Assert { key: RowKey, assertion: Assertion, event: Option<Event> },
     /// Takes back what an event id says now.
     Retract { event_id: EventId },
+    /// Erases a key at all times. A batch with it holds nothing but erasures, by a client.
+    Erase { key: RowKey },
+}
+
+impl Batch {
+    /// True where the batch erases keys.
+    pub(crate) fn erases(&self) -> bool {
+        let mut writes = self.txs.iter().flat_map(|tx| &tx.writes);
+        writes.any(|write| matches!(write.kind, WriteKind::Erase { .. }))
+    }
+
+    /// True where the batch shares its commit with no other.
+    pub(crate) fn stands_alone(&self) -> bool {
+        !self.definitions.is_empty() || self.erases()
+    }
 }
 
 /// The identity and content of the event behind an assertion (EFFECTIVE tables).
@@ -112,6 +127,9 @@ pub enum TxOutcome {
     Duplicate,
     /// Its order is below that of its event id: dropped, no transaction spent.
     Stale,
+    /// It says of erased keys alone what held before they were erased: dropped, no transaction
+    /// spent.
+    Erased,
 }
 
 /// The answer to a batch that is durable.

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::families::Family;
 use crate::key;
 use crate::row::ChangeValue;
-use crate::scan::reader::Reader;
+use crate::scan::reader::{Current, Reader};
 use crate::schema::{RowKey, TableId, Tenant};
 use crate::time::{Period, ValidTime};
 use crate::tx::TxId;
@@ -46,11 +46,22 @@ pub(crate) fn between(
     }
     cursor.status()?;
     let mut changes: BTreeMap<(Tenant, RowKey), Vec<Period<ValidTime>>> = BTreeMap::new();
-    for (tenant, key, _, value) in records {
+    for (tenant, key, tx, value) in records {
+        if reader.hides_erased() && erased(reader, table, &tenant, &key)? >= tx {
+            continue;
+        }
         changes.entry((tenant, key)).or_default().extend(value.changed);
     }
     let change = |((tenant, key), changed)| KeyChange { tenant, key, changed: joined(changed) };
     Ok((changes.into_iter().map(change).collect(), reached))
+}
+
+/// Returns the transaction that erased a key, whose past is not purged yet.
+fn erased(reader: &Reader<'_>, table: TableId, tenant: &Tenant, key: &RowKey) -> Result<TxId> {
+    match reader.current(&key::row_prefix(tenant, table, key))? {
+        Some(value) => Ok(Current::read(&value)?.erased),
+        None => Ok(TxId::ZERO),
+    }
 }
 
 /// Sorts periods and joins those that overlap or touch.

@@ -56,6 +56,8 @@ pub enum DefinitionChange {
     Put(Definition),
     /// Drops one by kind and name.
     Drop(DefinitionKind, String),
+    /// Says for how many microseconds a table keeps superseded belief; `None` for ever.
+    Retention { table: TableId, micros: Option<i64> },
 }
 
 /// All definitions in force after one transaction. Cheap to share, never changed in place.
@@ -66,6 +68,8 @@ pub struct Definitions {
     pub indexes: BTreeMap<u32, Arc<IndexDef>>,
     /// By kind and name.
     pub others: BTreeMap<DefinitionKind, BTreeMap<String, Arc<Definition>>>,
+    /// By table id, for how many microseconds superseded belief is kept; without one for ever.
+    pub retention: BTreeMap<u32, i64>,
     /// The lowest ids never used.
     pub next_table: u32,
     pub next_index: u32,
@@ -111,6 +115,7 @@ impl Definitions {
                 DefinitionChange::DropTable(name) => {
                     if let Some(gone) = next.tables.remove(name) {
                         next.indexes.retain(|_, index| index.table != gone.id);
+                        next.retention.remove(&gone.id.0);
                     }
                 }
                 DefinitionChange::Index(index) => {
@@ -128,6 +133,12 @@ impl Definitions {
                     if let Some(of_kind) = next.others.get_mut(kind) {
                         of_kind.remove(name);
                     }
+                }
+                DefinitionChange::Retention { table, micros: Some(micros) } => {
+                    next.retention.insert(table.0, *micros);
+                }
+                DefinitionChange::Retention { table, micros: None } => {
+                    next.retention.remove(&table.0);
                 }
             }
         }

@@ -26,6 +26,8 @@ const FORMAT: u32 = 1;
 /// The open data directory.
 pub(crate) struct Engine {
     db: Db,
+    /// Where the database's files are.
+    files: PathBuf,
     incarnation: String,
     /// Held for as long as the directory is open.
     _lock: File,
@@ -44,7 +46,7 @@ impl Engine {
         let cache = Cache::new_hyper_clock_cache(block_cache_bytes, 0);
         let rocks = path.join("rocks");
         let db = Db::open_cf_descriptors(&database_options(), &rocks, descriptors(&cache))?;
-        Ok(Self { db, incarnation, _lock: lock })
+        Ok(Self { db, files: rocks, incarnation, _lock: lock })
     }
 
     /// Returns the directory's incarnation id.
@@ -55,6 +57,11 @@ impl Engine {
     /// Returns the database itself.
     pub(crate) const fn db(&self) -> &Db {
         &self.db
+    }
+
+    /// Returns the directory of the database's files.
+    pub(crate) fn files(&self) -> &Path {
+        &self.files
     }
 
     /// Returns a family's handle.

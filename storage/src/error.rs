@@ -30,6 +30,12 @@ pub enum Error {
     /// A basis later than the store.
     #[error("transaction {asked} has not been reached, the store is at {latest}")]
     Unreached { asked: u64, latest: u64 },
+    /// What was believed then is no longer kept.
+    #[error(
+        "the history of table \"{table}\" is kept from transaction {oldest_tx} ({oldest}) on, \
+         {asked} lies before"
+    )]
+    Forgotten { table: String, asked: u64, oldest_tx: u64, oldest: String },
     #[error("the store is shutting down")]
     Closed,
     #[error("storage engine: {source}")]

@@ -11,6 +11,9 @@
 //! | `writer.after_commit` | it is durable, no reader sees it yet |
 //! | `writer.published` | readers see it, nobody was answered yet |
 //! | `writer.answered` | all callers were answered |
+//! | `erase.ledger` | erasures are due, nothing of them is deleted yet |
+//! | `erase.purged` | their rows are deleted, the ledger says so |
+//! | `erase.compacted` | files are rewritten, the ledger does not say so yet |
 
 use std::collections::HashMap;
 use std::sync::OnceLock;

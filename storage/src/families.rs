@@ -1,6 +1,8 @@
 //! Column families and the RocksDB options of each.
 
-use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, Options};
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, LogLevel, Options,
+};
 
 /// A column family; keys and values are those of `key.rs` and `row.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +90,10 @@ pub(crate) fn database_options() -> Options {
     options.set_max_open_files(4096);
     options.set_keep_log_file_num(4);
     options.set_max_log_file_size(16 << 20);
+    // Below this level the engine's own log names keys, such as the bounds of a compaction.
+    options.set_log_level(LogLevel::Warn);
+    // The manifest holds the bounds of tables: an erasure must be able to have it begun anew.
+    options.set_max_manifest_file_size(1 << 20);
     // One thread writes nearly everything: the concurrent memtable only costs it atomics.
     options.set_allow_concurrent_memtable_write(false);
     options.set_enable_write_thread_adaptive_yield(false);

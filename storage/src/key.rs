@@ -323,6 +323,23 @@ pub(crate) fn split_index_suffix(mut suffix: &[u8]) -> Result<(Tenant, RowKey)> 
     Ok((tenant, RowKey(suffix.to_vec())))
 }
 
+/// Returns what follows the values in a whole `indexes` key, given their columns' types; nothing
+/// where the bytes are no values of these types.
+pub(crate) fn after_index_values<'a>(entry: &'a [u8], kinds: &[&ColumnType]) -> Option<&'a [u8]> {
+    let mut rest = entry.get(4..)?;
+    for kind in kinds {
+        let length = match kind {
+            ColumnType::Bool => 1,
+            ColumnType::Decimal => 16,
+            ColumnType::Text | ColumnType::Json | ColumnType::Bytes => escaped_length(rest)?,
+            ColumnType::List(_) | ColumnType::Struct(_) => return None,
+            _ => 8,
+        };
+        rest = rest.get(length..)?;
+    }
+    Some(rest)
+}
+
 /// Appends a value so that the order of bytes is the order of values of one type.
 fn put_value(out: &mut Vec<u8>, value: &Value) -> Result<()> {
     match value {

@@ -12,6 +12,7 @@ mod changes;
 pub mod clock;
 pub mod definitions;
 mod engine;
+mod erase;
 mod error;
 mod event_ids;
 mod failpoint;
@@ -21,6 +22,7 @@ mod index_fill;
 mod journal;
 mod key;
 mod meta;
+mod retention;
 mod row;
 mod scan;
 pub mod schema;
@@ -39,8 +41,10 @@ pub use batch::{
     Write, WriteKind,
 };
 pub use clock::{Clock, ManualClock, RealClock};
+pub use erase::{EraseProgress, Erasure, ErasureState};
 pub use definitions::{Definition, DefinitionChange, DefinitionKind, Definitions, IndexDef};
 pub use error::{Error, Result};
+pub use retention::{Hold, Needed, Swept};
 pub use schema::{
     ColumnDef, ColumnId, ColumnType, IndexId, Precedence, RowKey, TableDef, TableId, Tenant,
 };

@@ -5,6 +5,8 @@
 //! source 00 | stream 00 | topic 00 | partition 4            next offset 8
 //! tenant 00 | name                                          -
 //! now                                                       instant 8
+//! horizon 00 | table 4                                      see `retention`
+//! erase_secret, erased 00, erasing 00, erasure 00           see `erase` and its `ledger`
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};

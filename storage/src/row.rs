@@ -1,7 +1,8 @@
 //! Value bytes of the row families, each with its format number.
 //!
 //! ```text
-//! current     format 1 | flags 1 | valid_from 8 | tx_from varint | levels | seen | document
+//! current     format 1 | flags 1 | valid_from 8 | tx_from varint | levels | asserted | erased
+//!             | document
 //! timeline    format 1 | valid_to 8 | tx_from varint | document
 //! archive     format 1 | valid_from 8 | valid_to 8 | tx_from varint | document
 //! document    shape 1 | count varint | column ids | end offsets | values (tag 1, bytes)
@@ -26,6 +27,7 @@ const FLAG_TOMBSTONE: u8 = 1;
 const FLAG_TIMELINE: u8 = 2;
 const FLAG_ARCHIVE: u8 = 4;
 const FLAG_ASSERTED: u8 = 8;
+const FLAG_ERASED: u8 = 16;
 
 const SHAPE_WIDE_IDS: u8 = 4;
 
@@ -189,6 +191,8 @@ pub(crate) struct CurrentHeader {
     pub(crate) archive: LevelSet,
     /// EFFECTIVE tables only.
     pub(crate) asserted: Option<Asserted>,
+    /// The transaction that erased the key: what was believed before it is hidden.
+    pub(crate) erased: Option<TxId>,
 }
 
 impl CurrentHeader {
@@ -200,6 +204,7 @@ impl CurrentHeader {
         timeline: false,
         archive: LevelSet(0),
         asserted: None,
+        erased: None,
     };
 
     /// Appends the whole value.
@@ -210,7 +215,8 @@ impl CurrentHeader {
             flag(self.tombstone, FLAG_TOMBSTONE)
                 | flag(self.timeline, FLAG_TIMELINE)
                 | flag(!self.archive.is_empty(), FLAG_ARCHIVE)
-                | flag(self.asserted.is_some(), FLAG_ASSERTED),
+                | flag(self.asserted.is_some(), FLAG_ASSERTED)
+                | flag(self.erased.is_some(), FLAG_ERASED),
         );
         put_instant(out, self.valid_from);
         put_varint(out, self.tx_from.get());
@@ -221,6 +227,9 @@ impl CurrentHeader {
             put_instant(out, asserted.last.0);
             put_varint(out, zigzag(asserted.last.1));
             asserted.classes.put(out);
+        }
+        if let Some(erased) = self.erased {
+            put_varint(out, erased.get());
         }
         out.extend_from_slice(document);
     }
@@ -242,6 +251,10 @@ impl CurrentHeader {
             let last = (take_instant(&mut bytes)?, unzigzag(take_varint(&mut bytes)?));
             Some(Asserted { last, classes: LevelSet::take(&mut bytes)? })
         };
+        let erased = match flags & FLAG_ERASED {
+            0 => None,
+            _ => Some(TxId::new(take_varint(&mut bytes)?)),
+        };
         let header = Self {
             tombstone: flags & FLAG_TOMBSTONE != 0,
             valid_from,
@@ -249,6 +262,7 @@ impl CurrentHeader {
             timeline: flags & FLAG_TIMELINE != 0,
             archive,
             asserted,
+            erased,
         };
         Ok((header, bytes))
     }

@@ -90,6 +90,7 @@ fn headers_round_trip() {
         timeline: true,
         archive,
         asserted: Some(Asserted { last: (ValidTime::BEGIN, -9), classes }),
+        erased: Some(TxId::new(300)),
     };
     let mut bytes = Vec::new();
     header.put(&mut bytes, b"document");
@@ -141,6 +142,7 @@ fn the_bytes_of_format_1_stay_as_they_are() {
         timeline: true,
         archive,
         asserted: Some(Asserted { last: (ValidTime::from_micros(1), -1), classes }),
+        erased: None,
     };
     let mut bytes = Vec::new();
     header.put(&mut bytes, b"d");

@@ -1,16 +1,17 @@
 //! What the writer publishes and readers look at: the last transaction, definitions, tenants, now.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::definitions::Definitions;
 use crate::meta::DefinitionVersions;
-use crate::schema::Tenant;
+use crate::retention::Horizons;
+use crate::schema::{TableId, Tenant};
 use crate::time::{SystemTime, ValidTime};
 use crate::tx::{Basis, TxId};
 
@@ -24,7 +25,16 @@ pub(crate) struct State {
     now: AtomicI64,
     definitions: RwLock<DefinitionVersions>,
     tenants: RwLock<BTreeSet<Tenant>>,
+    horizons: RwLock<Arc<Horizons>>,
+    /// How often belief as of a transaction is held; see [`crate::retention`].
+    pub(crate) holds: Mutex<BTreeMap<TxId, usize>>,
     commits: watch::Sender<TxId>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("latest", &self.latest()).finish_non_exhaustive()
+    }
 }
 
 impl State {
@@ -35,6 +45,7 @@ impl State {
         now_floor: ValidTime,
         definitions: DefinitionVersions,
         tenants: BTreeSet<Tenant>,
+        horizons: Horizons,
     ) -> Self {
         Self {
             clock,
@@ -43,6 +54,8 @@ impl State {
             now: AtomicI64::new(now_floor.micros().max(latest.1.micros())),
             definitions: RwLock::new(definitions),
             tenants: RwLock::new(tenants),
+            horizons: RwLock::new(Arc::new(horizons)),
+            holds: Mutex::default(),
             commits: watch::Sender::new(latest.0),
         }
     }
@@ -89,6 +102,17 @@ impl State {
     /// Returns the tenants that have been written to, in order.
     pub(crate) fn tenants(&self) -> Vec<Tenant> {
         self.tenants.read().iter().cloned().collect()
+    }
+
+    /// Returns the oldest transactions that tables can be read at.
+    pub(crate) fn horizons(&self) -> Arc<Horizons> {
+        Arc::clone(&self.horizons.read())
+    }
+
+    /// Raises a table's horizon for all readers.
+    pub(crate) fn set_horizon(&self, table: TableId, tx: TxId) {
+        let mut horizons = self.horizons.write();
+        Arc::make_mut(&mut horizons).insert(table, tx);
     }
 
     /// Returns a receiver that wakes on every commit.

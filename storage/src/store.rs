@@ -13,9 +13,12 @@ use crate::batch::{Batch, Committed, DeadLetter};
 use crate::clock::Clock;
 use crate::definitions::{DefinitionChange, Definitions, IndexDef};
 use crate::engine::Engine;
+use crate::erase::purge::{self, Eraser};
+use crate::erase::{EraseProgress, Erasure, ledger};
 use crate::error::{Error, Result};
 use crate::families::Family;
-use crate::schema::{IndexId, Tenant};
+use crate::retention::{self, Hold, Needed, Swept};
+use crate::schema::{IndexId, TableId, Tenant};
 use crate::state::State;
 use crate::time::SystemTime;
 use crate::tx::{Basis, TxId};
@@ -52,6 +55,10 @@ struct Shared {
     writer: Mutex<Option<JoinHandle<()>>>,
     /// One index is added at a time.
     indexing: Mutex<()>,
+    /// Erasures are carried on one call at a time.
+    eraser: Mutex<Eraser>,
+    /// History is swept one call at a time.
+    sweeping: Mutex<()>,
 }
 
 /// The writer's exclusive turn: nothing else commits until it is used or dropped.
@@ -79,6 +86,7 @@ impl Store {
             meta::now_floor(&engine)?,
             meta::definitions(&engine)?,
             meta::tenants(&engine)?,
+            retention::horizons(&engine)?,
         ));
         let (requests, waiting) = crossbeam_channel::bounded(writer::QUEUE_BATCHES_MAX);
         let writer = Writer::new(Arc::clone(&engine), Arc::clone(&state), waiting, options.sync)?;
@@ -94,6 +102,8 @@ impl Store {
             requests,
             writer: Mutex::new(Some(thread)),
             indexing: Mutex::new(()),
+            eraser: Mutex::default(),
+            sweeping: Mutex::new(()),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -175,8 +185,64 @@ impl Store {
         if tx > latest {
             return Err(Error::Unreached { asked: tx.get(), latest: latest.get() });
         }
-        let view = View::new(&engine, tx, || self.shared.state.newest());
+        let view = View::open(&engine, &self.shared.state, tx, false);
         read(&view)
+    }
+
+    /// As [`Store::read`], but what was erased shows as it was before, until it is purged: for
+    /// working out what an erasure takes from the rows of a projection, and for nothing else.
+    pub fn read_unerased<T>(
+        &self,
+        tx: TxId,
+        read: impl FnOnce(&View<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let engine = self.engine()?;
+        let latest = self.shared.state.latest().0;
+        if tx > latest {
+            return Err(Error::Unreached { asked: tx.get(), latest: latest.get() });
+        }
+        let view = View::open(&engine, &self.shared.state, tx, true);
+        read(&view)
+    }
+
+    /// Keeps belief as of a transaction from being swept for as long as the guard lives. A table
+    /// whose horizon lies past it already answers [`Error::Forgotten`] all the same.
+    pub fn hold(&self, tx: TxId) -> Hold {
+        Hold::new(&self.shared.state, tx)
+    }
+
+    /// Returns the oldest transaction that a table can be read at.
+    pub fn horizon(&self, table: TableId) -> TxId {
+        self.shared.state.horizons().get(&table).copied().unwrap_or(TxId::ZERO)
+    }
+
+    /// Deletes belief that tables no longer keep, in parts. Blocking.
+    ///
+    /// Crash: at any point what was deleted lies before the table's horizon.
+    pub fn sweep(&self, needed: Needed) -> Result<Swept> {
+        let _one_at_a_time = self.shared.sweeping.lock();
+        retention::sweep(&*self.engine()?, &self.shared.state, needed)
+    }
+
+    /// Returns every key that was erased, in order of transactions.
+    pub fn erasures(&self) -> Result<Vec<Erasure>> {
+        ledger::all(&*self.engine()?)
+    }
+
+    /// Returns the erasures whose bytes are not gone yet, in order of transactions.
+    pub fn erasures_under_way(&self) -> Result<Vec<Erasure>> {
+        ledger::shown_under_way(&*self.engine()?)
+    }
+
+    /// Carries erasures up to transaction `passed` on, which every projection must have passed, as
+    /// far as nothing must be waited for. Blocking: rewrites files.
+    ///
+    /// Crash: at any point the next call goes on from there.
+    pub fn advance_erasures(&self, passed: TxId) -> Result<EraseProgress> {
+        let mut eraser = self.shared.eraser.lock();
+        let engine = self.engine()?;
+        let (state, requests) = (&*self.shared.state, &self.shared.requests);
+        eraser.advance(&purge::Tools { engine: &engine, state, requests }, passed)
     }
 
     /// Returns the definitions in force now.

@@ -1,5 +1,7 @@
 //! Reads at one transaction: point, as-of, period, history, and what changed between two.
 
+use std::sync::Arc;
+
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::row::DocumentView;
@@ -8,7 +10,9 @@ use crate::scan::keys::{self, Entry};
 use crate::scan::merge::{Believed, Piece, Pieces};
 use crate::scan::point;
 use crate::scan::reader::{Current, Reader};
+use crate::retention::Horizons;
 use crate::schema::{ColumnId, IndexId, RowKey, TableDef, TableId, Tenant};
+use crate::state::State;
 use crate::time::{Period, SystemTime, ValidTime};
 use crate::tx::TxId;
 use crate::value::{Row, Value};
@@ -66,6 +70,8 @@ pub enum SystemBound {
     /// Everything believed at some point within transactions `[from, to]`, both inclusive and
     /// `to` at most the view's; versions have `tx_to` where superseded at or before `to`.
     Between(TxId, TxId),
+    /// Everything believed up to the view's transaction that is still kept.
+    Kept,
 }
 
 /// A scan of one table. Order of results: tenant, key, `valid_from`, `tx_from`.
@@ -96,15 +102,24 @@ pub struct KeyChange {
 /// also where the snapshot holds later ones.
 pub struct View<'db> {
     reader: Reader<'db>,
+    /// Read after the snapshot was taken: what is missing in the snapshot lies before them.
+    horizons: Arc<Horizons>,
 }
 
 impl<'db> View<'db> {
     /// Opens a view of everything up to `tx`, which must have been committed.
     ///
-    /// `newest` is asked once the snapshot is taken: the last transaction that may be in it, so the
-    /// writer must raise it before it writes. An answer too high only costs the reader time.
+    /// The newest transaction is asked once the snapshot is taken: the last that may be in it, so
+    /// the writer must raise it before it writes. An answer too high only costs the reader time.
+    pub(crate) fn open(engine: &'db Engine, state: &State, tx: TxId, unerased: bool) -> Self {
+        let reader = Reader::new(engine, tx, unerased, || state.newest());
+        Self { reader, horizons: state.horizons() }
+    }
+
+    /// Opens a view without the rest of a store.
+    #[cfg(test)]
     pub(crate) fn new(engine: &'db Engine, tx: TxId, newest: impl FnOnce() -> TxId) -> Self {
-        Self { reader: Reader::new(engine, tx, newest) }
+        Self { reader: Reader::new(engine, tx, false, newest), horizons: Arc::default() }
     }
 }
 
@@ -125,6 +140,7 @@ impl View<'_> {
         key: &RowKey,
         valid: ValidTime,
     ) -> Result<Option<Version>> {
+        self.check_kept(table.id, Some(table), self.tx())?;
         let prefix = key::row_prefix(tenant, table.id, key);
         let Some(value) = self.reader.current(&prefix)? else { return Ok(None) };
         let current = Current::read(&value)?;
@@ -151,6 +167,7 @@ impl View<'_> {
         valid: ValidTime,
         columns: Option<&[ColumnId]>,
     ) -> Result<Option<(TxId, Row)>> {
+        self.check_kept(table.id, Some(table), self.tx())?;
         let prefix = key::row_prefix(tenant, table.id, key);
         let Some(value) = self.reader.current(&prefix)? else { return Ok(None) };
         let current = Current::read(&value)?;
@@ -182,7 +199,12 @@ impl View<'_> {
                 }
                 Believed { from, to }
             }
+            SystemBound::Kept => {
+                let kept = self.horizons.get(&scan.table.id).copied().unwrap_or(TxId::ZERO);
+                Believed { from: kept.min(self.tx()), to: self.tx() }
+            }
         };
+        self.check_kept(scan.table.id, Some(scan.table), believed.from)?;
         let at = match scan.valid {
             ValidBound::AsOf(at) if believed == Believed::at(self.tx()) => Some(at),
             _ => None,
@@ -251,6 +273,7 @@ impl View<'_> {
         limit: usize,
     ) -> Result<(Vec<KeyChange>, TxId)> {
         self.check_reached(through)?;
+        self.check_kept(table, None, after)?;
         changes::between(&self.reader, table, after, through, limit)
     }
 
@@ -265,6 +288,7 @@ impl View<'_> {
         periods: &[Period<ValidTime>],
     ) -> Result<Vec<Version>> {
         self.check_reached(tx)?;
+        self.check_kept(table.id, Some(table), tx)?;
         let prefix = key::row_prefix(tenant, table.id, key);
         let Some(value) = self.reader.current(&prefix)? else { return Ok(Vec::new()) };
         let current = Current::read(&value)?;
@@ -322,6 +346,20 @@ impl View<'_> {
     /// Returns the system time of a committed transaction.
     pub fn system_time(&self, tx: TxId) -> Result<SystemTime> {
         journal::system_time(self.reader.engine(), tx, self.tx())
+    }
+
+    /// Refuses to read a table as of a transaction that its retention no longer keeps.
+    fn check_kept(&self, id: TableId, table: Option<&TableDef>, tx: TxId) -> Result<()> {
+        let Some(oldest) = self.horizons.get(&id).filter(|oldest| tx < **oldest) else {
+            return Ok(());
+        };
+        let name = table.map_or_else(|| id.0.to_string(), |table| table.name.clone());
+        Err(Error::Forgotten {
+            table: name,
+            asked: tx.get(),
+            oldest_tx: oldest.get(),
+            oldest: journal::system_time(self.reader.engine(), *oldest, *oldest)?.to_string(),
+        })
     }
 
     fn check_reached(&self, tx: TxId) -> Result<()> {

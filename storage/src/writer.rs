@@ -16,6 +16,8 @@ use tokio::sync::oneshot;
 
 use crate::batch::{Batch, Committed, DeadLetter};
 use crate::engine::Engine;
+use crate::erase::Erased;
+use crate::erase::purge::Doomed;
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::journal::SourceOffsets;
@@ -30,6 +32,7 @@ use group::Group;
 use tables::{Tables, check_definitions};
 
 mod change;
+mod erase;
 mod group;
 mod key_state;
 mod resolve;
@@ -48,6 +51,8 @@ pub(crate) type Answer = oneshot::Sender<Result<Committed>>;
 pub(crate) enum Request {
     Write(Batch, Answer),
     Turn(oneshot::Sender<Result<Turn>>),
+    /// Delete the erased past of some keys.
+    Purge(Vec<Doomed>, Sender<Result<()>>),
     Stop,
 }
 
@@ -60,6 +65,7 @@ pub(crate) struct Writer {
     tables: Arc<Tables>,
     sources: SourceOffsets,
     tenants: BTreeSet<Tenant>,
+    erased: Erased,
     last_tx: TxId,
     last_time: SystemTime,
     last_dead_letter: u64,
@@ -80,6 +86,7 @@ impl Writer {
             tables: Arc::new(Tables::new(&state.definitions())),
             sources: meta::sources(&engine)?,
             tenants: meta::tenants(&engine)?,
+            erased: Erased::load(&engine)?,
             last_dead_letter: meta::last_dead_letter(&engine)?,
             engine,
             state,
@@ -102,6 +109,9 @@ impl Writer {
                     next = after;
                 }
                 Request::Turn(grant) => self.turn(grant),
+                Request::Purge(doomed, answer) => {
+                    let _ = answer.send(self.purge(&doomed));
+                }
                 Request::Stop => break,
             }
             if next.is_none() {
@@ -128,11 +138,11 @@ impl Writer {
     /// request that could not join.
     fn collect(&self, batch: Batch, answer: Answer) -> (Vec<(Batch, Answer)>, Option<Request>) {
         let mut txs = batch.txs.len();
-        let mut alone = !batch.definitions.is_empty();
+        let mut alone = batch.stands_alone();
         let mut group = vec![(batch, answer)];
         while !alone && txs < GROUP_TXS_MAX {
             match self.requests.try_recv() {
-                Ok(Request::Write(batch, answer)) if batch.definitions.is_empty() => {
+                Ok(Request::Write(batch, answer)) if !batch.stands_alone() => {
                     txs += batch.txs.len();
                     group.push((batch, answer));
                 }
@@ -141,6 +151,17 @@ impl Writer {
             }
         }
         (group, None)
+    }
+
+    fn purge(&self, doomed: &[Doomed]) -> Result<()> {
+        if let Some(source) = &self.failed {
+            return Err(Error::Engine { source: source.clone() });
+        }
+        let mut writes = WriteBatch::default();
+        for doomed in doomed {
+            erase::purge(&self.engine, &self.tables, doomed, &mut writes)?;
+        }
+        self.engine.write(writes, false)
     }
 
     fn next_time(&self) -> SystemTime {
@@ -233,8 +254,11 @@ impl Writer {
             Some((_, definitions)) => Arc::new(Tables::new(definitions)),
             None => Arc::clone(&self.tables),
         };
-        let (last_tx, last_time) = (self.last_tx, self.last_time);
-        let mut group = Group::new(&engine, &tables, &self.tenants, last_tx, last_time);
+        if batches.iter().any(Batch::erases) {
+            self.erased.make_secret();
+        }
+        let last = (self.last_tx, self.last_time);
+        let mut group = Group::new(&engine, &tables, &self.tenants, &self.erased, last);
         group.preload(batches.iter())?;
         let mut committed = Vec::with_capacity(batches.len());
         let mut sources = Vec::new();
@@ -269,6 +293,7 @@ impl Writer {
         let (last_tx, last_time) = (group.last_tx, group.last_time);
         let tenants = std::mem::take(&mut group.new_tenants);
         let writes = std::mem::take(&mut group.writes);
+        let erased = std::mem::take(&mut group.newly_erased);
         drop(group);
 
         self.state.announce(last_tx);
@@ -286,6 +311,9 @@ impl Writer {
             self.sources.insert(of, source.next_offset);
         }
         self.last_dead_letter = dead_letter;
+        for (hash, at) in erased {
+            self.erased.add(hash, at);
+        }
         self.tenants.extend(tenants.iter().cloned());
         (self.last_tx, self.last_time) = (last_tx, last_time);
         self.tables = tables;
@@ -311,6 +339,13 @@ fn again(error: &Error) -> Error {
         Error::Corrupt { what, why } => Error::Corrupt { what, why: why.clone() },
         other => Error::Refused { reason: other.to_string() },
     }
+}
+
+/// Has the writer delete the erased past of some keys, and waits.
+pub(crate) fn ask_purge(requests: &Sender<Request>, doomed: Vec<Doomed>) -> Result<()> {
+    let (answer, answered) = crossbeam_channel::bounded(1);
+    send(requests, Request::Purge(doomed, answer))?;
+    answered.recv()?
 }
 
 /// Sends a request, waiting while the queue is full.

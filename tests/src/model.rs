@@ -103,6 +103,10 @@ impl Model {
                         applied = true;
                     }
                 }
+                WriteKind::Erase { key } => {
+                    self.erase(&(write.table, write.tenant.clone(), key.clone()));
+                    applied = true;
+                }
                 WriteKind::Assert { key, assertion, event } => {
                     if let Some(event) = event {
                         let address = (write.table, write.tenant.clone(), event.id.clone());
@@ -160,6 +164,21 @@ impl Model {
                         one.retracted = Some(tx);
                     }
                 }
+            }
+        }
+    }
+
+    /// Forgets a key as if it had never been, and event ids that stood for nothing else.
+    fn erase(&mut self, of: &KeyOf) {
+        let (table, tenant, _) = of;
+        let gone = self.keys.get_mut(of).map(std::mem::take).unwrap_or_default();
+        for event in gone.into_iter().filter(|one| one.retracted.is_none()).filter_map(|o| o.event) {
+            let elsewhere = self.keys.iter().any(|((at, whose, _), said)| {
+                let live = |one: &Said| one.retracted.is_none() && one.event.as_ref() == Some(&event);
+                at == table && whose == tenant && said.iter().any(live)
+            });
+            if !elsewhere {
+                self.events.remove(&(*table, tenant.clone(), event));
             }
         }
     }

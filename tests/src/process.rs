@@ -31,10 +31,16 @@ pub struct Process {
 impl Process {
     /// Starts `everwhen` with these arguments; stdout and stderr go to `log`.
     pub fn start(args: &[String], log: &Path) -> Result<Self> {
+        Self::start_failing(args, log, None)
+    }
+
+    /// The same with failpoints armed.
+    fn start_failing(args: &[String], log: &Path, failpoints: Option<&str>) -> Result<Self> {
         let out = fs::OpenOptions::new().create(true).append(true).open(log)?;
         let child = Command::new(program()?)
             .args(args)
             .env("RUST_BACKTRACE", "1")
+            .envs(failpoints.map(|armed| ("EVERWHEN_FAILPOINTS", armed)))
             .stdin(Stdio::null())
             .stdout(Stdio::from(out.try_clone()?))
             .stderr(Stdio::from(out))
@@ -101,6 +107,16 @@ impl Server {
 
     /// The same with further arguments.
     pub async fn start_with(data: &Path, test_clock: Option<&str>, more: &[&str]) -> Result<Self> {
+        Self::start_failing(data, test_clock, more, None).await
+    }
+
+    /// The same with failpoints armed: `name=abort`.
+    pub async fn start_failing(
+        data: &Path,
+        test_clock: Option<&str>,
+        more: &[&str],
+        failpoints: Option<&str>,
+    ) -> Result<Self> {
         fs::create_dir_all(data)?;
         let endpoints_file = data.join("endpoints.json");
         fs::remove_file(&endpoints_file).ok();
@@ -120,7 +136,8 @@ impl Server {
             args.push(at.into());
         }
         args.extend(more.iter().map(|arg| (*arg).to_owned()));
-        let mut process = Process::start(&args, &data.with_extension("server.log"))?;
+        let log = data.with_extension("server.log");
+        let mut process = Process::start_failing(&args, &log, failpoints)?;
         let endpoints = wait_for_endpoints(&mut process, &endpoints_file).await?;
         let address = |name: &str| endpoints[name].as_str().unwrap_or_default().to_owned();
         let http = address("http");
@@ -137,6 +154,11 @@ impl Server {
     /// Ends the server with SIGKILL.
     pub fn kill(&mut self) {
         self.process.kill();
+    }
+
+    /// Waits until the server has ended by itself.
+    pub fn ended(&mut self) -> Result<ExitStatus> {
+        self.process.wait(Duration::from_secs(60))
     }
 
     /// Ends the server with SIGTERM and expects exit code 0.

@@ -10,7 +10,8 @@ use tokio::sync::Notify;
 
 use super::admit::Program;
 use super::cursor::{
-    ChunkHead, Delivered, Entries, Held, Outstanding, RowChange, State, chunk_key, decode, encode,
+    ChunkHead, Delivered, Entries, Held, Outstanding, RowChange, State, chunk_key, chunks_prefix,
+    decode, encode,
     held_key, held_prefix, met_key, met_prefix, prefix, read, state_key,
 };
 use super::definition::Body;
@@ -140,6 +141,7 @@ impl Projection {
                 state
             }
         };
+        drop_strays(store, name, &state)?;
         let mut held = HeldKeys::new();
         for (_, bytes) in store.cursors(&held_prefix(name), usize::MAX)? {
             let entry: Held = decode(name, &bytes)?;
@@ -276,6 +278,9 @@ impl Projection {
             let shared = self.shared.lock();
             (shared.state.clone(), Arc::clone(&shared.held), Arc::clone(&shared.known))
         };
+        // Nothing that the step reads is swept meanwhile.
+        let from = state.delivered.map_or(latest.tx, |delivered| Basis::from(delivered).tx);
+        let _hold = tools.store.hold(from);
         let definitions = tools.store.definitions();
         let program = self.program(tools.store, &definitions)?;
         let work = Work {
@@ -444,6 +449,11 @@ impl Projection {
         Ok(())
     }
 
+    /// Returns the basis that the sink has reached; nothing before the first load is delivered.
+    pub fn delivered(&self) -> Option<Basis> {
+        self.shared.lock().state.delivered.map(Basis::from)
+    }
+
     /// Starts a new generation of the same definition: all rows are loaded again.
     pub fn reload(&self, store: &Store) -> Result<()> {
         let _computing = self.computing.lock();
@@ -602,6 +612,23 @@ impl Shared {
             && self.boundary.is_none_or(|boundary| boundary > latest.now);
         Some(if current { at.now.max(latest.now) } else { at.now })
     }
+}
+
+/// Deletes chunks that a crash left behind before the step that was to name them was durable.
+fn drop_strays(store: &Store, name: &str, state: &State) -> Result<()> {
+    let open = state.step.iter().flat_map(|step| &step.open);
+    let named: BTreeSet<Vec<u8>> =
+        open.map(|head| chunk_key(name, state.generation, head.first_change)).collect();
+    let chunks = store.cursors(&chunks_prefix(name), usize::MAX)?;
+    let strays: Entries = chunks
+        .into_iter()
+        .filter(|(key, _)| !named.contains(key))
+        .map(|(key, _)| (key, None))
+        .collect();
+    if !strays.is_empty() {
+        store.put_cursors(&strays, false)?;
+    }
+    Ok(())
 }
 
 /// Returns the state of a new generation in place of everything an older one left.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use everwhen_query::statements::{CreateProjection, DropDefinition, ExplainProjection};
 use everwhen_storage::{
     Basis, Definition, DefinitionChange, DefinitionKind, Definitions, IndexDef, IndexId, Store,
-    Tenant, TxId,
+    Tenant, TxId, ValidTime,
 };
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -466,6 +466,39 @@ impl Projections {
             }
         }
         errors
+    }
+
+    /// Returns what every projection has passed: nothing from before is read for it again. `None`
+    /// where one has not delivered its first load.
+    ///
+    /// # Errors
+    /// Where definitions cannot be followed.
+    pub fn passed(self: &Arc<Self>) -> Result<Option<Basis>> {
+        self.refresh()?;
+        let mut passed = Basis { tx: TxId::END, now: ValidTime::END };
+        for projection in self.all() {
+            let Some(delivered) = projection.delivered() else { return Ok(None) };
+            passed.tx = passed.tx.min(delivered.tx);
+            passed.now = passed.now.min(delivered.now);
+        }
+        Ok(Some(passed))
+    }
+
+    /// Has every projection that has not passed a transaction load all rows anew: what it has under
+    /// way is dropped and its sink is reconciled. Returns their names.
+    ///
+    /// # Errors
+    /// Where the new generation cannot be made durable.
+    pub fn reload_behind(self: &Arc<Self>, tx: TxId) -> Result<Vec<String>> {
+        self.refresh()?;
+        let mut names = Vec::new();
+        for projection in self.all() {
+            if projection.delivered().is_none_or(|delivered| delivered.tx < tx) {
+                projection.reload(&self.store)?;
+                names.push(projection.name.clone());
+            }
+        }
+        Ok(names)
     }
 
     /// Computes one step of a projection towards the latest basis, where one is due. Blocking.

@@ -190,7 +190,7 @@ impl Reader<'_, '_> {
             system: bounds.system,
             columns: Some(&[]),
         };
-        Ok(self.store.read(bounds.tx, |view| {
+        Ok(self.store.read_unerased(bounds.tx, |view| {
             let mut keys: Vec<RowKey> = Vec::new();
             view.scan(&read, &mut |version| {
                 if keys.last() != Some(&version.key) {
@@ -250,7 +250,7 @@ impl Reader<'_, '_> {
         if bounds.tx == self.view.tx() {
             return Ok(self.view.collect(&read)?);
         }
-        Ok(self.store.read(bounds.tx, |view| view.collect(&read))?)
+        Ok(self.store.read_unerased(bounds.tx, |view| view.collect(&read))?)
     }
 
     /// Builds the scan's columns of some versions.

@@ -94,7 +94,7 @@ impl Work<'_> {
             }
             Way::Delta(root) => {
                 let part_keys = self.program.unique.then_some(self.load_keys);
-                self.store.read(to.tx, |view| {
+                self.store.read_unerased(to.tx, |view| {
                     let reader = self.reader(view, to, &tenant);
                     Ok(load(root, &reader, part_keys, &mut part))
                 })??;
@@ -127,7 +127,7 @@ impl Work<'_> {
             }
             match &self.program.way {
                 Way::Delta(root) => {
-                    let done = self.store.read(to.tx, |view| {
+                    let done = self.store.read_unerased(to.tx, |view| {
                         let reader = self.reader(view, to, tenant);
                         let change = Change { reader: &reader, before: from, tables };
                         let counted = Restricted { root, reader: &reader };
@@ -183,7 +183,7 @@ impl Work<'_> {
     /// Gathers what changed since a basis, and how far that goes: to the latest basis, or where
     /// very much changed to an earlier one.
     fn changes(&self, from: Basis, latest: Basis) -> Result<(Basis, Changes)> {
-        let crossed = self.store.read(latest.tx, |view| self.crossed(view, from, latest.now))?;
+        let crossed = self.store.read_unerased(latest.tx, |view| self.crossed(view, from, latest.now))?;
         let (now, crossed) = crossed;
         if now < latest.now {
             // The clock alone first, so far as its crossings fit a step.
@@ -191,7 +191,7 @@ impl Work<'_> {
             return Ok((to, crossed));
         }
         let tables: Vec<TableId> = self.program.tables.keys().copied().collect();
-        let (tx, written) = self.store.read(latest.tx, |view| {
+        let (tx, written) = self.store.read_unerased(latest.tx, |view| {
             let mut reached = latest.tx;
             let mut all = Vec::new();
             for table in &tables {
@@ -483,7 +483,7 @@ pub fn next_boundary(
     if program.clocked.is_empty() {
         return Ok(None);
     }
-    let found = store.read(tx, |view| {
+    let found = store.read_unerased(tx, |view| {
         let mut next: Option<ValidTime> = None;
         for table in &program.clocked {
             if let Some(at) = view.next_boundary(*table, after)? {

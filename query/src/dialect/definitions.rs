@@ -7,6 +7,7 @@ use datafusion::sql::sqlparser::tokenizer::{Span, Token};
 use everwhen_storage::{ColumnType, DefinitionKind, Precedence};
 
 use super::cursor::Cursor;
+use super::retention;
 use super::types::column_type;
 use super::{ParseLimits, ParsedStatement, parse_query_text};
 use crate::error::{Error, Result, SqlState};
@@ -135,10 +136,14 @@ fn create_table(cursor: &mut Cursor<'_, '_>, heading: Heading) -> Result<CreateT
     let mut options = with_options(cursor)?;
     cursor.finish()?;
     let precedence = precedence(&mut options)?;
-    refuse_others(&options, "precedence")?;
+    let retention = match options.remove(retention::OPTION) {
+        Some((text, at)) => retention::micros(&text, at)?,
+        None => None,
+    };
+    refuse_others(&options, "precedence, history_retention")?;
     let (columns, key) = declared.finish(position)?;
     let if_not_exists = heading.if_not_exists;
-    Ok(CreateTable { name, if_not_exists, columns, key, precedence, position })
+    Ok(CreateTable { name, if_not_exists, columns, key, precedence, retention, position })
 }
 
 /// Columns and key of a table while they are read.

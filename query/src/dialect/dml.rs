@@ -126,6 +126,28 @@ pub fn delete(mut text: StatementText<'_>, limits: &ParseLimits) -> Result<Delet
     })
 }
 
+/// Reads ERASE FROM: a DELETE of all times, so without a window.
+pub fn erase(mut text: StatementText<'_>, limits: &ParseLimits) -> Result<Delete> {
+    let from = text.tokens.get(1).map(|token| &token.token);
+    if !matches!(from, Some(Token::Word(word)) if word.keyword == Keyword::FROM) {
+        return Err(Error::syntax("expected FROM after ERASE").at(text.position(1)));
+    }
+    if let Some(first) = text.tokens.first_mut() {
+        first.token = Token::make_keyword("DELETE");
+    }
+    let start = text.position(0);
+    let erase = delete(text, limits)?;
+    if !matches!(erase.portion, Portion::Default) {
+        return Err(Error::syntax("ERASE has no FOR PORTION OF VALID_TIME")
+            .at(erase.table.position)
+            .with_hint("it removes all of valid time and of system time; DELETE ends a period"));
+    }
+    if erase.returning.is_some() {
+        return Err(Error::unsupported("ERASE has no RETURNING").at(start));
+    }
+    Ok(erase)
+}
+
 impl Update {
     /// Returns the query `SELECT items FROM table, from.. WHERE selection`, with the table read
     /// over `window` of valid time, open where it has no end: what the UPDATE's effect is computed

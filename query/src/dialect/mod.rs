@@ -11,6 +11,7 @@ mod definitions;
 mod dml;
 mod positions;
 mod postgres;
+mod retention;
 mod tokens;
 mod types;
 
@@ -25,7 +26,7 @@ use self::cursor::Cursor;
 use self::postgres::TemporalDialect;
 use self::tokens::StatementText;
 use crate::error::{Error, Result, SqlState};
-use crate::statements::{CreateTable, DefinitionStatement, DropTable};
+use crate::statements::{CreateTable, DefinitionStatement, DropTable, SetRetention};
 
 pub use self::clauses::{Axis, BoundExpr, Clause, ClauseKind, Clauses};
 pub(crate) use self::clauses::{first_column, unclaimed};
@@ -58,8 +59,11 @@ pub enum ParsedStatement {
     Insert(Insert),
     Update(Update),
     Delete(Delete),
+    /// `ERASE FROM t [USING ..] [WHERE ..]`: a DELETE without portion or RETURNING.
+    Erase(Delete),
     CreateTable(CreateTable),
     DropTable(DropTable),
+    SetRetention(SetRetention),
     Define(DefinitionStatement),
     Show(Show),
     Begin { read_only: Option<bool> },
@@ -190,6 +194,9 @@ fn statement(text: StatementText<'_>, limits: &ParseLimits) -> Result<ParsedStat
     if cursor.sees(&["drop"]) {
         return definitions::drop(&mut cursor);
     }
+    if let Some(set) = retention::alter_table_set(&mut cursor)? {
+        return Ok(ParsedStatement::SetRetention(set));
+    }
     if cursor.accept(&["explain"]) {
         if cursor.sees(&["projection"]) || cursor.sees(&["create"]) {
             let explain = definitions::explain_projection(&mut cursor, limits)?;
@@ -212,6 +219,7 @@ fn statement(text: StatementText<'_>, limits: &ParseLimits) -> Result<ParsedStat
             "insert" | "patch" => dml::insert(text, limits).map(ParsedStatement::Insert),
             "update" => dml::update(text, limits).map(ParsedStatement::Update),
             "delete" => dml::delete(text, limits).map(ParsedStatement::Delete),
+            "erase" => dml::erase(text, limits).map(ParsedStatement::Erase),
             other => Err(unknown_statement(other).at(cursor.position())),
         },
         _ => Err(cursor.expected("a statement")),
@@ -220,7 +228,6 @@ fn statement(text: StatementText<'_>, limits: &ParseLimits) -> Result<ParsedStat
 
 fn unknown_statement(word: &str) -> Error {
     let known = [
-        "erase",
         "assert",
         "setting",
         "set",

@@ -61,7 +61,9 @@ fn syntax_errors_say_where_in_the_whole_text() {
     fails("SELECT 1 2", "42601", "2");
     fails("MERGE INTO t USING s ON true", "0A000", "MERGE");
     fails("SETTING DEFAULT VALID_TIME ALL SELECT 1", "0A000", "SETTING");
-    fails("ERASE FROM t WHERE x = 1", "0A000", "ERASE");
+    fails("ERASE FROM t WHERE x = 1 RETURNING x", "0A000", "ERASE");
+    fails("ERASE FROM t FOR PORTION OF VALID_TIME FROM '2026-01-01' WHERE x = 1", "42601", "t FOR");
+    fails("ERASE t WHERE x = 1", "42601", "t");
     fails("CREATE VIEW v AS SELECT 1", "0A000", "VIEW");
     fails("DROP INDEX i", "0A000", "INDEX");
     fails("SHOW nonsense", "42704", "nonsense");

@@ -13,6 +13,8 @@ const TABLES: &[(&str, ColumnType)] = &[
     ("precedence", ColumnType::Text),
     ("declared", ColumnType::Bool),
     ("columns", ColumnType::Int64),
+    ("history_retention", ColumnType::Text),
+    ("oldest_tx", ColumnType::Int64),
 ];
 
 const COLUMNS: &[(&str, ColumnType)] = &[
@@ -56,6 +58,11 @@ impl SystemTable for Tables {
                 }),
                 Value::Bool(table.declared),
                 int(table.columns.len()),
+                match definitions.retention.get(&table.id.0) {
+                    Some(micros) => text(format!("{} seconds", micros / 1_000_000)),
+                    None => text("forever"),
+                },
+                int(self.0.horizon(table.id).get()),
             ]
         });
         batch_of(TABLES, &rows.collect::<Vec<_>>())

@@ -1,10 +1,11 @@
 //! Tables under `everwhen.`: what the server knows of itself, in rows made when they are asked for.
 //!
-//! Transactions, tables, columns and dead letters are here; other parts of the server add theirs
+//! Transactions, tables, columns, dead letters and erasures are here; other parts of the server add theirs
 //! as [`SystemTable`]s. None has a history, so none takes a time clause.
 
 mod dead_letters;
 mod definitions;
+mod erasures;
 mod transactions;
 
 use std::collections::BTreeMap;
@@ -45,6 +46,7 @@ impl SystemTables {
         tables.add(Arc::new(definitions::Tables(store.clone())));
         tables.add(Arc::new(definitions::Columns(store.clone())));
         tables.add(Arc::new(dead_letters::DeadLetters(store.clone())));
+        tables.add(Arc::new(erasures::Erasures(store.clone())));
         tables
     }
 

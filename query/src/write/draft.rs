@@ -122,6 +122,7 @@ impl Draft {
         let exact = match &write.kind {
             WriteKind::Assert { assertion, .. } => assertion.exact,
             WriteKind::Retract { .. } => false,
+            WriteKind::Erase { .. } => true,
         };
         if precedence == Precedence::Effective && !exact {
             self.unseen.insert(write.table);

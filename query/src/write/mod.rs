@@ -6,8 +6,10 @@
 
 mod change;
 mod draft;
+mod erase;
 mod insert;
 mod literals;
+mod retention;
 mod returning;
 mod tables;
 mod values;
@@ -29,12 +31,13 @@ use crate::engine::WriteAnswer;
 use crate::error::{Error, Result};
 use crate::overlay::Pending;
 use crate::params::Params;
-use crate::read::{Defaults, Reading};
+use crate::read::{Defaults, Planned, Reading};
 use crate::session::StatementContext;
 use crate::system_tables::SystemTables;
 use draft::Draft;
 use returning::Returning;
 
+pub use retention::set_retention;
 pub use tables::{create_table, drop_table};
 
 /// What a request's writes are done with.
@@ -147,6 +150,10 @@ impl Writing<'_> {
             }
             ParsedStatement::Update(update) => change::update(self, ctx, draft, update).await,
             ParsedStatement::Delete(delete) => change::delete(self, ctx, draft, delete).await,
+            ParsedStatement::Erase(erase) => {
+                erase::erase(self, ctx, draft, erase).await?;
+                Ok(None)
+            }
             _ => Err(Error::internal("a statement was taken for a write")),
         }
     }
@@ -183,7 +190,7 @@ impl Writing<'_> {
                 self.params.bind(&mut update.selection, &positions)?;
                 self.params.bind(&mut update.returning, &positions)
             }
-            ParsedStatement::Delete(delete) => {
+            ParsedStatement::Delete(delete) | ParsedStatement::Erase(delete) => {
                 let positions = delete.clauses.positions().clone();
                 self.params.bind_clauses(&mut delete.clauses)?;
                 self.params.bind_portion(&mut delete.portion, &positions)?;
@@ -238,8 +245,17 @@ async fn rows_of(
     draft: &Draft,
     query: &ParsedQuery,
 ) -> Result<(Shape, Vec<RecordBatch>)> {
-    let positions = query.clauses.positions();
     let planned = reading.plan(query).await?;
+    rows_of_plan(draft, planned, query).await
+}
+
+/// Runs a planned query of a write.
+async fn rows_of_plan(
+    draft: &Draft,
+    planned: Planned,
+    query: &ParsedQuery,
+) -> Result<(Shape, Vec<RecordBatch>)> {
+    let positions = query.clauses.positions();
     draft.refuse_reads_of_written(&planned.plan)?;
     let physical = planned.state.create_physical_plan(&planned.plan).await.diagnosed(positions)?;
     let shape = Shape::of(&physical.schema())?;

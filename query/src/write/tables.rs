@@ -26,8 +26,13 @@ pub async fn create_table(store: &Store, create: &CreateTable) -> Result<WriteAn
         return Err(Error::new(SqlState::DuplicateTable, message).at(create.position));
     }
     let table = table_of(create, definitions.next_table)?;
-    let committed = commit(turn, DefinitionChange::Table(table)).await?;
-    answer_of(store, &committed)
+    let id = table.id;
+    let mut changes = vec![DefinitionChange::Table(table)];
+    if create.retention.is_some() {
+        changes.push(DefinitionChange::Retention { table: id, micros: create.retention });
+    }
+    let batch = Batch { definitions: changes, ..Batch::default() };
+    answer_of(store, &turn.commit(batch).await?)
 }
 
 fn table_of(create: &CreateTable, id: u32) -> Result<TableDef> {

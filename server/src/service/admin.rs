@@ -120,6 +120,7 @@ fn stream_counters(services: &Services, page: &mut String) {
             ("applied", counts.applied),
             ("duplicate", counts.duplicates),
             ("stale", counts.stale),
+            ("erased", counts.erased),
             ("unmatched", counts.unmatched),
             ("dead_letter", counts.dead_letters),
             ("passed", counts.passed),

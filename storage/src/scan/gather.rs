@@ -61,6 +61,7 @@ pub(crate) fn versions(
     out: &mut Pieces,
 ) -> Result<()> {
     out.clear();
+    let Some(believed) = reader.shown(&target.current, believed) else { return Ok(()) };
     gather(reader, target, wanted, believed, out)?;
     out.coalesce();
     // Stored pieces of the latest belief are maximal, and so they were where none was superseded.
@@ -148,9 +149,11 @@ pub(crate) fn row_at<T>(
     instant: Period<ValidTime>,
     each: impl FnOnce(TxId, &[u8]) -> Result<T>,
 ) -> Result<Option<T>> {
+    let believed = reader.shown(&target.current, Believed::at(reader.tx()));
+    let Some(believed) = believed else { return Ok(None) };
     let mut pieces = reader.pieces();
     pieces.clear();
-    gather(reader, target, instant, Believed::at(reader.tx()), &mut pieces)?;
+    gather(reader, target, instant, believed, &mut pieces)?;
     let found = pieces.iter().next();
     found.map(|piece| each(piece.tx_from, pieces.row(piece))).transpose()
 }

@@ -25,11 +25,15 @@ pub(crate) fn point<T>(
 ) -> Result<Option<T>> {
     let tx = reader.tx();
     let Some(instant) = Period::nonempty(at, at.saturating_add(1)) else { return Ok(None) };
+    let believed = Believed::at(tx);
+    if reader.shown(&target.current, believed).is_none() {
+        return Ok(None);
+    }
     if target.unchanged || target.current.archive.is_empty() || reader.is_latest(tx) {
         return latest(reader, target, at, each);
     }
     let mut pieces = reader.pieces();
-    gather::versions(reader, target, instant, Believed::at(tx), &mut pieces)?;
+    gather::versions(reader, target, instant, believed, &mut pieces)?;
     let found = pieces.iter().find(|piece| piece.valid.contains(at));
     let answer = found.map(|piece| {
         let found = Found { valid: piece.valid, tx_from: piece.tx_from };

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::families::Family;
 use crate::key::{self, Fork};
 use crate::row::{ArchiveHeader, CurrentHeader, LevelSet, TimelineHeader};
-use crate::scan::merge::Pieces;
+use crate::scan::merge::{Believed, Pieces};
 use crate::scan::point::Found;
 use crate::schema::TableId;
 use crate::time::{Period, ValidTime};
@@ -32,6 +32,8 @@ pub(crate) struct Current<'a> {
     pub(crate) timeline: bool,
     /// The levels of superseded pieces.
     pub(crate) archive: LevelSet,
+    /// What was believed before this transaction is hidden.
+    pub(crate) erased: TxId,
 }
 
 impl<'a> Current<'a> {
@@ -44,6 +46,7 @@ impl<'a> Current<'a> {
             row: (!header.tombstone).then_some(row),
             timeline: header.timeline,
             archive: header.archive,
+            erased: header.erased.unwrap_or(TxId::ZERO),
         })
     }
 }
@@ -59,6 +62,8 @@ pub(crate) struct Reader<'db> {
     current: &'db ColumnFamily,
     tx: TxId,
     newest: TxId,
+    /// Shows what was erased as it was.
+    unerased: bool,
     /// By table the row prefixes that later transactions changed; nothing where they are too many.
     later: RefCell<HashMap<TableId, Option<HashSet<Vec<u8>>>>>,
     pieces: RefCell<Pieces>,
@@ -68,7 +73,12 @@ pub(crate) struct Reader<'db> {
 impl<'db> Reader<'db> {
     /// Pins a snapshot, to be read at `tx`, which must be in it. `newest` is asked after that:
     /// the snapshot may hold nothing later than its answer.
-    pub(crate) fn new(engine: &'db Engine, tx: TxId, newest: impl FnOnce() -> TxId) -> Self {
+    pub(crate) fn new(
+        engine: &'db Engine,
+        tx: TxId,
+        unerased: bool,
+        newest: impl FnOnce() -> TxId,
+    ) -> Self {
         let snapshot = engine.db().snapshot();
         let newest = newest();
         let mut gets = ReadOptions::default();
@@ -82,10 +92,25 @@ impl<'db> Reader<'db> {
             current: engine.family(Family::Current),
             tx,
             newest,
+            unerased,
             later: RefCell::default(),
             pieces: RefCell::default(),
             seek_key: RefCell::default(),
         }
+    }
+
+    /// Returns the part of a period of belief that may be shown of a key; nothing where it was
+    /// erased since.
+    pub(crate) fn shown(&self, current: &Current<'_>, believed: Believed) -> Option<Believed> {
+        if self.unerased || current.erased <= believed.from {
+            return Some(believed);
+        }
+        (current.erased <= believed.to).then_some(Believed { from: current.erased, ..believed })
+    }
+
+    /// True where change records of a key up to the erasure are hidden.
+    pub(crate) fn hides_erased(&self) -> bool {
+        !self.unerased
     }
 
     /// Returns the transaction that is read at.

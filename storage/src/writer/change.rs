@@ -22,7 +22,7 @@ use super::resolve::KeyOp;
 const RIPPLE_REPORTED: usize = 10_000;
 
 /// One step in changing a key over a period.
-enum Step<'t> {
+pub(super) enum Step<'t> {
     /// Applies an assertion over what is there.
     Apply(&'t Said),
     /// Puts segments in the place of what is there.
@@ -58,7 +58,7 @@ impl Group<'_> {
 
     /// Changes a key over some periods, apart where they do not meet: what lies between is not
     /// read, however much it is.
-    fn change(
+    pub(super) fn change(
         &mut self,
         place: usize,
         mut steps: Vec<(Period<ValidTime>, Step<'_>)>,

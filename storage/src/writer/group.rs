@@ -6,6 +6,7 @@ use rocksdb::WriteBatch;
 
 use crate::batch::{Batch, Origin, Tx, TxOutcome, WriteKind};
 use crate::engine::{DbIterator, Engine};
+use crate::erase::Erased;
 use crate::error::Result;
 use crate::event_ids::EventEntry;
 use crate::families::Family;
@@ -34,6 +35,10 @@ pub(super) struct Group<'w> {
     /// Tenants not written to before.
     pub(super) new_tenants: BTreeSet<Tenant>,
     pub(super) known_tenants: &'w BTreeSet<Tenant>,
+    /// Keys erased before this group.
+    pub(super) erased: &'w Erased,
+    /// Keyed hashes of those that this group erases, with the system time.
+    pub(super) newly_erased: Vec<(u128, SystemTime)>,
     /// First those that the batches name, by prefix, then those met on the way.
     pub(super) states: Vec<KeyState>,
     named: usize,
@@ -59,8 +64,8 @@ impl<'w> Group<'w> {
         engine: &'w Engine,
         tables: &'w Tables,
         known_tenants: &'w BTreeSet<Tenant>,
-        last_tx: TxId,
-        last_time: SystemTime,
+        erased: &'w Erased,
+        (last_tx, last_time): (TxId, SystemTime),
     ) -> Self {
         Self {
             engine,
@@ -70,6 +75,8 @@ impl<'w> Group<'w> {
             last_time,
             new_tenants: BTreeSet::new(),
             known_tenants,
+            erased,
+            newly_erased: Vec::new(),
             states: Vec::new(),
             named: 0,
             met: HashMap::new(),
@@ -100,6 +107,10 @@ impl<'w> Group<'w> {
                     event.as_ref().map(|event| &event.id)
                 }
                 WriteKind::Retract { event_id } => Some(event_id),
+                WriteKind::Erase { key } => {
+                    keys.push((key::row_prefix(&write.tenant, write.table, key), at, write));
+                    None
+                }
             };
             if let Some(id) = event_id {
                 events.push(key::event_id(&write.tenant, write.table, &id.0));
@@ -238,14 +249,18 @@ impl<'w> Group<'w> {
         system_time: SystemTime,
         origin: &Origin,
     ) -> Result<TxOutcome> {
-        let mut resolving = Resolving::new(id, system_time);
+        let mut resolving = Resolving::new(id, system_time, *origin != Origin::Client);
         for write in &tx.writes {
             self.resolve(write, &mut resolving)?;
         }
-        let Resolving { mut ops, duplicates, stale, .. } = resolving;
+        let Resolving { mut ops, duplicates, stale, erased, erasing, .. } = resolving;
+        for (ordinal, place) in (0..).zip(erasing) {
+            self.erase_key(place, id, system_time, ordinal)?;
+        }
         if ops.is_empty() {
             match (duplicates, stale) {
                 (0, 0) if *origin == Origin::Client => return Ok(TxOutcome::Applied(id)),
+                (0, 0) if erased > 0 => return Ok(TxOutcome::Erased),
                 (0, 1..) => return Ok(TxOutcome::Stale),
                 _ => return Ok(TxOutcome::Duplicate),
             }

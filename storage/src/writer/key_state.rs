@@ -22,6 +22,8 @@ pub(super) struct KeyState {
     pub(super) header: CurrentHeader,
     /// Of the open-ended segment; empty for a tombstone.
     document: Document,
+    /// The key has an entry in the stored `current`.
+    pub(super) is_stored: bool,
     /// The key has entries in the stored timeline.
     stored_timeline: bool,
     /// The key has stored assertions.
@@ -60,6 +62,7 @@ impl KeyState {
             prefix,
             header,
             document,
+            is_stored: stored.is_some(),
             stored_timeline: header.timeline,
             stored_assertions: header.asserted.is_some(),
             timeline: Vec::new(),

@@ -28,13 +28,19 @@ pub(super) struct Resolving<'t> {
     pub(super) ops: Vec<(usize, KeyOp<'t>)>,
     pub(super) duplicates: usize,
     pub(super) stale: usize,
+    /// Assertions about erased keys that were dropped.
+    pub(super) erased: usize,
+    /// Keys to erase, in statement order.
+    pub(super) erasing: Vec<usize>,
+    /// The transaction is a record of a stream.
+    pub(super) is_record: bool,
     /// What was decided of each event id of the transaction.
     pub(super) decided: Vec<(Vec<u8>, bool)>,
 }
 
 impl<'t> Resolving<'t> {
     /// Starts a transaction.
-    pub(super) const fn new(tx: TxId, system_time: SystemTime) -> Self {
+    pub(super) const fn new(tx: TxId, system_time: SystemTime, is_record: bool) -> Self {
         Self {
             tx,
             system_time,
@@ -42,6 +48,9 @@ impl<'t> Resolving<'t> {
             ops: Vec::new(),
             duplicates: 0,
             stale: 0,
+            erased: 0,
+            erasing: Vec::new(),
+            is_record,
             decided: Vec::new(),
         }
     }
@@ -88,6 +97,12 @@ impl Group<'_> {
             WriteKind::Assert { key, assertion, event } => {
                 let said = resolving.said(assertion);
                 let Some(said) = said else { return Ok(()) };
+                if resolving.is_record
+                    && self.erased.hides(&self.states[place].prefix, said.valid.from())
+                {
+                    resolving.erased += 1;
+                    return Ok(());
+                }
                 if let Some(event) = event
                     && !self.admit_event(write, event, &said, resolving)?
                 {
@@ -113,11 +128,16 @@ impl Group<'_> {
                     None => resolving.duplicates += 1,
                 }
             }
+            WriteKind::Erase { .. } => {
+                if !resolving.erasing.contains(&place) {
+                    resolving.erasing.push(place);
+                }
+            }
         }
         Ok(())
     }
 
-    fn event(&mut self, id: &[u8]) -> Result<Option<EventEntry>> {
+    pub(super) fn event(&mut self, id: &[u8]) -> Result<Option<EventEntry>> {
         if let Some(known) = self.events.get(id) {
             return Ok(known.clone());
         }
@@ -125,7 +145,7 @@ impl Group<'_> {
         stored.map(|value| EventEntry::read(&value)).transpose()
     }
 
-    fn set_event(&mut self, id: Vec<u8>, entry: Option<EventEntry>) {
+    pub(super) fn set_event(&mut self, id: Vec<u8>, entry: Option<EventEntry>) {
         if !self.changed_events.contains(&id) {
             self.changed_events.insert(id.clone());
         }

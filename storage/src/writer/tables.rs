@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::assertion::{AssertedFrom, Assertion, Op};
-use crate::batch::{Batch, Write, WriteKind};
+use crate::batch::{Batch, Origin, Write, WriteKind};
 use crate::definitions::{DefinitionChange, Definitions, IndexDef};
 use crate::error::{Error, Result};
 use crate::key;
@@ -92,11 +92,20 @@ impl Table {
     }
 
     fn check(&self, write: &Write, system_time: SystemTime) -> Result<()> {
-        let WriteKind::Assert { key, assertion, event } = &write.kind else {
-            return match self.precedence {
-                Precedence::Effective => Ok(()),
-                Precedence::Recorded => Err(refused("a retraction in a RECORDED table")),
-            };
+        let (key, assertion, event) = match &write.kind {
+            WriteKind::Assert { key, assertion, event } => (key, assertion, event),
+            WriteKind::Retract { .. } => {
+                return match self.precedence {
+                    Precedence::Effective => Ok(()),
+                    Precedence::Recorded => Err(refused("a retraction in a RECORDED table")),
+                };
+            }
+            WriteKind::Erase { key } => {
+                return match key::is_key_of(&key.0, &self.key_kinds) {
+                    true => Ok(()),
+                    false => Err(refused(format!("a key that is not of table {}", self.def.name))),
+                };
+            }
         };
         if event.is_some() && self.precedence == Precedence::Recorded {
             return Err(refused(format!("an event id for RECORDED table {}", self.def.name)));
@@ -157,8 +166,14 @@ impl Tables {
 
     /// Checks a batch against the tables; `system_time` is that of its first transaction or before.
     pub(crate) fn check(&self, batch: &Batch, system_time: SystemTime) -> Result<()> {
-        for write in batch.txs.iter().flat_map(|tx| &tx.writes) {
+        let writes = || batch.txs.iter().flat_map(|tx| &tx.writes);
+        for write in writes() {
             self.get(write.table)?.check(write, system_time)?;
+        }
+        let erases = |write: &Write| matches!(write.kind, WriteKind::Erase { .. });
+        let mixed = batch.origin != Origin::Client || !writes().all(erases);
+        if batch.erases() && (mixed || !batch.definitions.is_empty()) {
+            return Err(refused("an erasure beside other writes"));
         }
         Ok(())
     }
@@ -195,6 +210,17 @@ pub(crate) fn check_definitions(
                 }
                 if definitions.table_by_id(index.table).is_none() {
                     return Err(refused("an index of a table that does not exist"));
+                }
+            }
+            DefinitionChange::Retention { table, micros } => {
+                let made = |change: &DefinitionChange| {
+                    matches!(change, DefinitionChange::Table(made) if made.id == *table)
+                };
+                if definitions.table_by_id(*table).is_none() && !changes.iter().any(made) {
+                    return Err(refused("a retention of a table that does not exist"));
+                }
+                if micros.is_some_and(|micros| micros <= 0) {
+                    return Err(refused("a retention that is no positive time"));
                 }
             }
             DefinitionChange::DropTable(_)

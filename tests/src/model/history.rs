@@ -53,6 +53,8 @@ pub enum Step {
     Clock(i64),
     /// One micro-batch.
     Commit(Vec<Tx>),
+    /// What was erased is purged.
+    Purge,
     /// The store is closed and opened again.
     Restart,
 }
@@ -80,6 +82,10 @@ pub struct Shape {
     pub txs_max: usize,
     /// Chance of a restart after each commit.
     pub restart: f64,
+    /// Chance of an erasure after each commit.
+    pub erase: f64,
+    /// Chance that an erasure is purged at once.
+    pub purge: f64,
 }
 
 impl History {
@@ -110,6 +116,12 @@ impl History {
             let batch = maker.rng.random_range(1..=left.min(5));
             left -= batch;
             steps.push(Step::Commit((0..batch).map(|_| maker.tx(clock)).collect()));
+            if maker.rng.random_bool(shape.erase) {
+                steps.push(Step::Commit(vec![maker.erasure()]));
+                if maker.rng.random_bool(shape.purge) {
+                    steps.push(Step::Purge);
+                }
+            }
             if maker.rng.random_bool(shape.restart) {
                 steps.push(Step::Restart);
             }
@@ -192,6 +204,12 @@ impl Maker {
             Write { tenant: tenant.clone(), table: self.table.id, kind }
         };
         Tx { writes: (0..writes).map(write).collect(), position: None }
+    }
+
+    fn erasure(&mut self) -> Tx {
+        let (tenant, table) = (self.tenant(), self.table.id);
+        let kind = WriteKind::Erase { key: self.key() };
+        Tx { writes: vec![Write { tenant, table, kind }], position: None }
     }
 
     /// An event: new, repeated, corrected (also under another key), stale, or taken back.

@@ -6,6 +6,7 @@
 
 mod compare;
 mod edges;
+mod retention;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -63,6 +64,19 @@ impl Bench {
         self.store = Some(open(&self.folder, &self.clock));
     }
 
+    /// Purges all that was erased, bytes included.
+    fn purge(&self) -> Result<(), String> {
+        for _ in 0..10_000 {
+            let progress = self.store().advance_erasures(TxId::END);
+            if progress.map_err(|error| format!("purge: {error}"))?.waiting == 0 {
+                let left = self.store().erasures_under_way().map_err(|e| format!("purge: {e}"))?;
+                return if left.is_empty() { Ok(()) } else { Err(format!("left: {left:?}")) };
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        Err("purged files are never gone".to_owned())
+    }
+
     fn index_of(&self, table: &TableDef) -> IndexId {
         match table.precedence {
             Precedence::Recorded => self.indexes[0],
@@ -87,6 +101,7 @@ impl Bench {
                 everwhen_storage::Clock::set(&*self.clock, *clock).unwrap();
             }
             Step::Restart => self.restart(),
+            Step::Purge => self.purge()?,
             Step::Commit(txs) => {
                 let expected: Vec<TxOutcome> =
                     txs.iter().map(|tx| model.apply(tx, *clock)).collect();
@@ -136,7 +151,9 @@ fn history(bench: &Bench, seed: u64, index: u64) -> History {
     let tenants = ["", "-b"].map(|end| Tenant::new(&format!("h{index}{end}")).unwrap());
     let start = everwhen_storage::Clock::now_micros(&*bench.clock);
     let restart = if index.is_multiple_of(100) { 0.2 } else { 0.0 };
-    let shape = Shape { table, tenants: tenants.to_vec(), start, txs_max: 14, restart };
+    let (erase, purge) = (0.08, if index.is_multiple_of(25) { 0.5 } else { 0.0 });
+    let tenants_of = tenants.to_vec();
+    let shape = Shape { table, tenants: tenants_of, start, txs_max: 14, restart, erase, purge };
     History::random(seed, &shape)
 }
 

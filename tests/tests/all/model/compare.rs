@@ -205,6 +205,7 @@ impl Place<'_> {
         let (from, to) = match system {
             SystemBound::Latest => (tx, tx),
             SystemBound::Between(from, to) => (from, to),
+            SystemBound::Kept => (TxId::ZERO, tx),
         };
         let among = |key: &RowKey| match &keys {
             Keys::All => true,

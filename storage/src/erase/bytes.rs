@@ -1,0 +1,149 @@
+//! Making deleted bytes leave the files: flush, forced compaction, and what RocksDB keeps besides.
+//!
+//! A deleted key still stands in older tables, in the write-ahead logs that brought it, and as the
+//! bound of a table in the manifest. Each is replaced and waited for; nothing here sleeps: a call
+//! that finds old files still held by a reader says so, and is made again later.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use rocksdb::{BottommostLevelCompaction, CompactOptions, WriteBatch};
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::families::Family;
+use crate::key;
+
+/// A range of keys in one family: from, to (exclusive; nothing for the family's end).
+pub(crate) type Range = (Family, Vec<u8>, Option<Vec<u8>>);
+
+/// Bytes of the key that makes the manifest grow.
+const FILLER_BYTES: usize = 512 << 10;
+/// So often it is written before giving up: enough for a manifest of gigabytes.
+const FILLERS_MAX: usize = 10_000;
+const FILLER: &[u8] = b"filler\0";
+
+/// Returns the range of all keys that start with `prefix`.
+pub(crate) fn under(family: Family, prefix: Vec<u8>) -> Range {
+    let end = key::prefix_end(&prefix);
+    (family, prefix, end)
+}
+
+/// True where no reader holds a snapshot from before `sequence`: compaction then drops what was
+/// deleted up to there.
+pub(crate) fn is_dropped_by_compaction(engine: &Engine, sequence: u64) -> Result<bool> {
+    let oldest = engine.db().property_int_value("rocksdb.oldest-snapshot-sequence")?.unwrap_or(0);
+    Ok(oldest == 0 || oldest >= sequence)
+}
+
+/// Writes all memtables to tables, which ends the present write-ahead log, and returns the names
+/// of the files that must go: the logs up to here.
+pub(crate) fn flush(engine: &Engine) -> Result<BTreeSet<String>> {
+    let logs = names(engine, |name| name.ends_with(".log"))?;
+    for family in Family::ALL {
+        engine.db().flush_cf(engine.family(family))?;
+    }
+    Ok(logs)
+}
+
+/// Rewrites every table that overlaps one of the ranges and returns the names of the files that
+/// must go: the tables that are no longer in use.
+///
+/// # Errors
+/// [`Error::Engine`]; [`Error::Refused`] where a table was not rewritten.
+pub(crate) fn compact(engine: &Engine, ranges: &[Range]) -> Result<BTreeSet<String>> {
+    let newest = tables_in_use(engine)?.into_iter().map(|(name, ..)| number(&name)).max();
+    let newest = newest.unwrap_or(0);
+    let before = names(engine, |name| name.ends_with(".sst"))?;
+    let mut options = CompactOptions::default();
+    options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+    options.set_exclusive_manual_compaction(false);
+    for (family, from, to) in ranges {
+        let family = engine.family(*family);
+        engine.db().compact_range_cf_opt(family, Some(from), to.as_ref(), &options);
+    }
+    // The call above reports nothing: what it did is seen in the tables that are left.
+    let left = tables_in_use(engine)?;
+    for (name, family, first, last) in &left {
+        let old = number(name) <= newest;
+        let overlaps = |(of, from, to): &&Range| {
+            of.name() == family && last >= from && to.as_ref().is_none_or(|to| first < to)
+        };
+        if old && ranges.iter().any(|range| overlaps(&range)) {
+            let reason = format!("table {name} of {family} was not rewritten");
+            return Err(Error::Refused { reason });
+        }
+    }
+    let used: BTreeSet<&str> = left.iter().map(|(name, ..)| name.as_str()).collect();
+    Ok(before.into_iter().filter(|name| !used.contains(name.as_str())).collect())
+}
+
+/// Begins a new manifest, without the bounds of tables that are gone, and returns the name of the
+/// old one.
+///
+/// RocksDB begins one when the present one has outgrown its limit; keys of half a megabyte as
+/// bounds of a table make it grow.
+///
+/// # Errors
+/// [`Error::Engine`]; [`Error::Refused`] where the manifest never ended.
+pub(crate) fn renew_manifest(engine: &Engine) -> Result<BTreeSet<String>> {
+    let family = engine.family(Family::Meta);
+    let old = manifest(engine)?;
+    let filler = [FILLER, &vec![0; FILLER_BYTES]].concat();
+    for _ in 0..FILLERS_MAX {
+        if manifest(engine)? != old {
+            let mut writes = WriteBatch::default();
+            writes.delete_cf(family, &filler);
+            engine.write(writes, false)?;
+            return Ok(BTreeSet::from([old]));
+        }
+        let mut writes = WriteBatch::default();
+        writes.put_cf(family, &filler, []);
+        engine.write(writes, false)?;
+        engine.db().flush_cf(family)?;
+    }
+    Err(Error::Refused { reason: "the manifest could not be renewed".to_owned() })
+}
+
+/// True where none of these files is there any more.
+pub(crate) fn are_gone(engine: &Engine, files: &BTreeSet<String>) -> Result<bool> {
+    Ok(names(engine, |name| files.contains(name))?.is_empty())
+}
+
+fn manifest(engine: &Engine) -> Result<String> {
+    let path = engine.files().join("CURRENT");
+    let text = fs::read_to_string(&path)
+        .map_err(|source| Error::Io { path: path.display().to_string(), source })?;
+    Ok(text.trim().to_owned())
+}
+
+fn names(engine: &Engine, wanted: impl Fn(&str) -> bool) -> Result<BTreeSet<String>> {
+    let directory = engine.files();
+    let failed = |source| Error::Io { path: directory.display().to_string(), source };
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir(directory).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+        if wanted(&name) {
+            found.insert(name);
+        }
+    }
+    Ok(found)
+}
+
+/// Name, family, first and last key.
+type Table = (String, String, Vec<u8>, Vec<u8>);
+
+fn tables_in_use(engine: &Engine) -> Result<Vec<Table>> {
+    let live = engine.db().live_files()?;
+    let table = |file: rocksdb::LiveFile| {
+        let name = file.name.trim_start_matches('/').to_owned();
+        let (first, last) = (file.start_key, file.end_key);
+        (name, file.column_family_name, first.unwrap_or_default(), last.unwrap_or_default())
+    };
+    Ok(live.into_iter().map(table).collect())
+}
+
+/// Returns the number in a table's name; later tables have greater ones.
+fn number(name: &str) -> u64 {
+    name.trim_end_matches(".sst").parse().unwrap_or(0)
+}
