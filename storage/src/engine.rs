@@ -26,6 +26,7 @@ const FORMAT: u32 = 1;
 /// The open data directory.
 pub(crate) struct Engine {
     db: Db,
+    path: PathBuf,
     incarnation: String,
     /// Held for as long as the directory is open.
     _lock: File,
@@ -44,12 +45,17 @@ impl Engine {
         let cache = Cache::new_hyper_clock_cache(block_cache_bytes, 0);
         let rocks = path.join("rocks");
         let db = Db::open_cf_descriptors(&database_options(), &rocks, descriptors(&cache))?;
-        Ok(Self { db, incarnation, _lock: lock })
+        Ok(Self { db, path: path.to_owned(), incarnation, _lock: lock })
     }
 
     /// Returns the directory's incarnation id.
     pub(crate) fn incarnation(&self) -> &str {
         &self.incarnation
+    }
+
+    /// Returns the data directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Returns the database itself.

@@ -11,6 +11,10 @@
 //! | `writer.after_commit` | it is durable, no reader sees it yet |
 //! | `writer.published` | readers see it, nobody was answered yet |
 //! | `writer.answered` | all callers were answered |
+//! | `load.intended` | a load is about to put its files in, which is noted |
+//! | `load.family` | the files of one more family are in |
+//! | `load.before_publish` | all are in, nobody sees them yet |
+//! | `load.published` | the load is durable |
 
 use std::collections::HashMap;
 use std::sync::OnceLock;

@@ -20,6 +20,7 @@ mod index;
 mod index_fill;
 mod journal;
 mod key;
+pub mod load;
 mod meta;
 mod row;
 mod scan;
@@ -41,10 +42,14 @@ pub use batch::{
 pub use clock::{Clock, ManualClock, RealClock};
 pub use definitions::{Definition, DefinitionChange, DefinitionKind, Definitions, IndexDef};
 pub use error::{Error, Result};
+pub use load::{Load, LoadProgress, LoadRow, LoadRows};
 pub use schema::{
     ColumnDef, ColumnId, ColumnType, IndexId, Precedence, RowKey, TableDef, TableId, Tenant,
 };
-pub use store::{JournalEntry, Options, Store, Turn};
+pub use store::{
+    JournalEntry, Options, ReplayDetail, SegmentEnd, SegmentHead, SegmentPart, SegmentReader, Store,
+    Turn, segment_name, segments,
+};
 pub use time::{Period, SystemTime, ValidTime};
 pub use tx::{Basis, TxId};
 pub use value::{Row, Value};

@@ -91,7 +91,7 @@ impl Table {
         key::index_prefix(index.id, &values)
     }
 
-    fn check(&self, write: &Write, system_time: SystemTime) -> Result<()> {
+    pub(crate) fn check(&self, write: &Write, system_time: SystemTime) -> Result<()> {
         let WriteKind::Assert { key, assertion, event } = &write.kind else {
             return match self.precedence {
                 Precedence::Effective => Ok(()),
