@@ -16,6 +16,8 @@ mod error;
 mod event_ids;
 mod failpoint;
 mod families;
+#[cfg(test)]
+mod histories;
 mod index;
 mod index_fill;
 mod journal;
@@ -47,8 +49,8 @@ pub use schema::{
     ColumnDef, ColumnId, ColumnType, IndexId, Precedence, RowKey, TableDef, TableId, Tenant,
 };
 pub use store::{
-    JournalEntry, Options, ReplayDetail, SegmentEnd, SegmentHead, SegmentPart, SegmentReader, Store,
-    Turn, segment_name, segments,
+    JournalEntry, Options, ReplayDetail, SegmentEnd, SegmentHead, SegmentPart, SegmentReader,
+    Store, Turn, segment_name, segments,
 };
 pub use time::{Period, SystemTime, ValidTime};
 pub use tx::{Basis, TxId};

@@ -128,7 +128,8 @@ pub(crate) fn check_empty<'t>(
             Ok(false)
         })?;
         if !is_empty {
-            let reason = format!("table {name} is not empty: a history is loaded into an empty one");
+            let reason =
+                format!("table {name} is not empty: a history is loaded into an empty one");
             return Err(Error::Refused { reason });
         }
     }

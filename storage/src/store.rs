@@ -15,13 +15,13 @@ use crate::definitions::{DefinitionChange, Definitions, IndexDef};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::families::Family;
+use crate::load::{Job, Load, LoadRows};
 use crate::schema::{IndexId, Tenant};
 use crate::state::State;
 use crate::time::SystemTime;
 use crate::tx::{Basis, TxId};
 use crate::view::View;
 use crate::writer::{self, Answer, Replay, Request, Writer};
-use crate::load::{Job, Load, LoadRows};
 use crate::{index_fill, journal, load, meta};
 
 pub use crate::journal::segment::{SegmentEnd, SegmentHead, SegmentPart, SegmentReader};

@@ -35,6 +35,8 @@ mod group;
 mod key_state;
 mod load;
 mod resolve;
+#[cfg(test)]
+mod scale;
 mod sorted;
 pub(crate) mod tables;
 
@@ -297,11 +299,7 @@ impl Writer {
         Tables::new(&next).check(batch, system_time)
     }
 
-    fn fold_and_write(
-        &mut self,
-        batches: &[Batch],
-        base: Base<'_>,
-    ) -> Result<Vec<Committed>> {
+    fn fold_and_write(&mut self, batches: &[Batch], base: Base<'_>) -> Result<Vec<Committed>> {
         let engine = Arc::clone(&self.engine);
         let definitions = self.next_definitions(batches);
         let tables = match &definitions {

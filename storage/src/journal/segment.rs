@@ -1,7 +1,8 @@
 //! The form in which the journal leaves its directory: a file of consecutive entries.
 //!
 //! ```text
-//! segment   "EVERWHEN JOURNAL" | format 1 | incarnation 32 | after tx 8 | its system time 8 | frame ..
+//! segment   head | its xxh3-64 8 | frame ..
+//! head      "EVERWHEN JOURNAL" | format 1 | incarnation 32 | after tx 8 | its system time 8
 //! frame     length of the body 4 | xxh3-64 of kind and body 8 | kind 1 | body
 //!  letter 1 | dead letter id 8 | value as in `dead_letters`
 //!  entry  2 | first tx 8 | definitions (length varint, JSON; none: 0) | value as in `transactions`
@@ -14,7 +15,7 @@
 
 use std::io::{Read, Write};
 
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::batch::{DeadLetter, SourceAdvance};
 use crate::definitions::DefinitionChange;
@@ -32,6 +33,7 @@ use super::{Depth, JournalEntry, put_sources, take_sources};
 const MAGIC: &[u8; 16] = b"EVERWHEN JOURNAL";
 const FORMAT: u8 = 1;
 const INCARNATION_BYTES: usize = 32;
+const HEAD_BYTES: usize = MAGIC.len() + 1 + INCARNATION_BYTES + 16;
 
 const LETTER: u8 = 1;
 const ENTRY: u8 = 2;
@@ -88,6 +90,7 @@ pub(crate) fn write(
     head.extend_from_slice(engine.incarnation().as_bytes());
     head.extend_from_slice(&after.get().to_le_bytes());
     head.extend_from_slice(&after_time.micros().to_le_bytes());
+    head.extend_from_slice(&xxh3_64(&head).to_le_bytes());
     out.write_all(&head).map_err(|source| io(path, source))?;
 
     let mut last = (after, after_time);
@@ -201,7 +204,7 @@ impl<R: Read> SegmentReader<R> {
     /// # Errors
     /// [`Error::Segment`] where it is none, or of a format that is not known.
     pub fn open(mut input: R, path: &str) -> Result<Self> {
-        let mut head = [0; 16 + 1 + INCARNATION_BYTES + 16];
+        let mut head = [0; HEAD_BYTES + 8];
         input.read_exact(&mut head).map_err(|source| short(path, source))?;
         let mut bytes = head.as_slice();
         let wrong = |why: &str| Error::Segment { path: path.to_owned(), why: why.to_owned() };
@@ -216,6 +219,9 @@ impl<R: Read> SegmentReader<R> {
         let incarnation = String::from_utf8(incarnation.to_vec())
             .map_err(|_| wrong("its incarnation is no text"))?;
         let after = take_place(&mut bytes)?;
+        if xxh3_64(&head[..HEAD_BYTES]).to_le_bytes() != head[HEAD_BYTES..] {
+            return Err(wrong("its head is damaged"));
+        }
         let head = SegmentHead { incarnation, after };
         Ok(Self { input, path: path.to_owned(), last: after, head, ended: false })
     }

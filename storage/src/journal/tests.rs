@@ -43,12 +43,8 @@ fn an_entry_round_trips_at_every_depth() {
         partition: 7,
         next_offset: 1_000_004,
     }];
-    let detail = ReplayDetail {
-        mapped_at: TxId::new(8),
-        sources,
-        last_dead_letter: 300,
-        txs: Vec::new(),
-    };
+    let detail =
+        ReplayDetail { mapped_at: TxId::new(8), sources, last_dead_letter: 300, txs: Vec::new() };
     let whole = JournalEntry { replay: Some(detail), ..entry() };
     let bytes = bytes_of(&whole);
     let read = |depth| JournalEntry::read(&key::number(10), &bytes, depth).unwrap();

@@ -129,15 +129,8 @@ fn write(out: &mut impl Write, key: &[u8], value: &[u8]) -> std::io::Result<()> 
 
 /// Entries in order.
 enum Source {
-    File {
-        path: PathBuf,
-        input: BufReader<File>,
-        left: u64,
-    },
-    Memory {
-        bytes: Vec<u8>,
-        entries: std::vec::IntoIter<(usize, usize, usize)>,
-    },
+    File { path: PathBuf, input: BufReader<File>, left: u64 },
+    Memory { bytes: Vec<u8>, entries: std::vec::IntoIter<(usize, usize, usize)> },
 }
 
 impl Source {

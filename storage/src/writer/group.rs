@@ -282,7 +282,9 @@ impl<'w> Group<'w> {
         let Resolving { mut ops, duplicates, stale, .. } = resolving;
         if ops.is_empty() {
             match (duplicates, stale) {
-                (0, 0) if matches!(origin, Origin::Client | Origin::Import) => return Ok(TxOutcome::Applied(id)),
+                (0, 0) if matches!(origin, Origin::Client | Origin::Import) => {
+                    return Ok(TxOutcome::Applied(id));
+                }
                 (0, 1..) => return Ok(TxOutcome::Stale),
                 _ => return Ok(TxOutcome::Duplicate),
             }

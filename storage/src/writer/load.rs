@@ -17,10 +17,10 @@ use crate::schema::{TableId, Tenant};
 use crate::time::SystemTime;
 use crate::tx::TxId;
 
+use super::Writer;
 use super::group::Group;
 use super::key_state::KeyState;
 use super::resolve::{KeyOp, Resolving};
-use super::Writer;
 
 /// Transactions of one journal entry at most.
 const ENTRY_TXS_MAX: u64 = 1_000;
@@ -129,9 +129,8 @@ impl Writer {
         ];
         let mut folding = Folding {
             by_row: BY_ROW.into_iter().filter_map(files).collect(),
-            elsewhere: elsewhere.map(|(family, name)| {
-                (family, Sorter::new(directory, name, sort_bytes_max / 4))
-            }),
+            elsewhere: elsewhere
+                .map(|(family, name)| (family, Sorter::new(directory, name, sort_bytes_max / 4))),
         };
         folding.all(self, sorter.finish()?, rows, &mut *progress)?;
         for files in folding.by_row {
@@ -322,7 +321,9 @@ impl Folding<'_> {
         let sorter = self.elsewhere.iter_mut().find(|(of, _)| *of == family);
         match (sorter, value) {
             (Some((_, sorter)), Some(value)) => sorter.add(key, value),
-            _ => Err(Error::Corrupt { what: "load", why: format!("an entry of {}", family.name()) }),
+            _ => {
+                Err(Error::Corrupt { what: "load", why: format!("an entry of {}", family.name()) })
+            }
         }
     }
 }
