@@ -255,7 +255,7 @@ impl Writer {
     fn first_time(&self, batch: &Batch, base: Base<'_>) -> Result<SystemTime> {
         match (base, batch.system_time) {
             (Base::Promised(promised), _) => Ok(promised),
-            (Base::Replayed(entry), _) => self.check_replay(batch, entry),
+            (Base::Replayed(entry), _) => self.check_replay(entry),
             (Base::Clock, None) => Ok(self.next_time()),
             (Base::Clock, Some(given)) => {
                 let clock = SystemTime::from_micros(self.state.clock().now_micros());
@@ -264,15 +264,7 @@ impl Writer {
         }
     }
 
-    fn check_replay(&self, batch: &Batch, entry: Option<&JournalEntry>) -> Result<SystemTime> {
-        let mut last = self.last_dead_letter;
-        for letter in &batch.dead_letters {
-            if letter.id <= last {
-                let reason = format!("dead letter {} was replayed before", letter.id);
-                return Err(Error::Refused { reason });
-            }
-            last = letter.id;
-        }
+    fn check_replay(&self, entry: Option<&JournalEntry>) -> Result<SystemTime> {
         let Some(entry) = entry else { return Ok(self.next_time()) };
         let follows = self.last_tx == TxId::ZERO || self.last_time < entry.system_time;
         if entry.first_tx != self.last_tx.plus(1) || !follows {
@@ -411,13 +403,19 @@ fn commits_alone(batch: &Batch) -> bool {
     !batch.definitions.is_empty() || batch.system_time.is_some()
 }
 
-/// Returns dead letters with their numbers, which follow `last`; replayed ones have theirs.
+/// Returns dead letters with their numbers, which follow `last`. Replayed ones have theirs, and may
+/// be there already: a segment of the journal ends with letters that the next one begins with.
 fn numbered(letters: &[DeadLetter], last: &mut u64, base: Base<'_>) -> Vec<DeadLetter> {
-    let number = |letter: &DeadLetter| {
-        *last = if matches!(base, Base::Replayed(_)) { letter.id } else { *last + 1 };
-        DeadLetter { id: *last, ..letter.clone() }
-    };
-    letters.iter().map(number).collect()
+    let is_replay = matches!(base, Base::Replayed(_));
+    let mut numbered = Vec::with_capacity(letters.len());
+    for letter in letters {
+        let id = if is_replay { letter.id } else { *last + 1 };
+        if id > *last {
+            numbered.push(DeadLetter { id, ..letter.clone() });
+            *last = id;
+        }
+    }
+    numbered
 }
 
 /// Returns the system time of the next transaction where one is given for it, after the last one's.
