@@ -8,5 +8,6 @@ mod docs;
 mod end_to_end;
 mod model;
 mod projections;
+mod replay;
 mod scenario;
 mod tidy;
