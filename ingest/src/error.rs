@@ -18,6 +18,12 @@ pub enum Error {
     /// Events were posted to a stream that nothing reads.
     #[error("stream \"{stream}\" has no mapping, so its events would be lost")]
     NoMapping { stream: String },
+    /// The journal cannot be followed: put right what it names, then go on.
+    #[error("the replay stands at transaction {last}: {why}")]
+    Replay { last: everwhen_storage::TxId, why: String },
+    /// A file of history cannot be loaded as it is.
+    #[error("file {path}: {why}")]
+    File { path: String, why: String },
     /// Too many events are on their way already: send again later.
     #[error("too many events are being written")]
     Busy,
@@ -35,7 +41,8 @@ impl Error {
             Self::Storage(everwhen_storage::Error::Refused { .. }) => "22023",
             Self::Storage(_) => "XX000",
             Self::UnknownStream { .. } => "42704",
-            Self::NoMapping { .. } => "55000",
+            Self::NoMapping { .. } | Self::Replay { .. } => "55000",
+            Self::File { .. } => "22023",
             Self::Busy => "53300",
         }
     }
@@ -63,7 +70,10 @@ impl Error {
             Self::Statement(error) => error.is_retryable(),
             Self::Storage(error) => error.is_retryable(),
             Self::Busy | Self::Stopped => true,
-            Self::UnknownStream { .. } | Self::NoMapping { .. } => false,
+            Self::UnknownStream { .. }
+            | Self::NoMapping { .. }
+            | Self::Replay { .. }
+            | Self::File { .. } => false,
         }
     }
 }

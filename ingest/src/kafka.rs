@@ -35,9 +35,11 @@ use crate::stream::KafkaTopic;
 use client::{Client, client};
 use session::Session;
 
+mod again;
 mod client;
 mod session;
 
+pub use again::Again;
 pub use client::Watermarks;
 
 /// How often a stream that nothing reads looks for a mapping.

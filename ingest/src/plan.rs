@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use everwhen_storage::{
-    Batch, DeadLetter, DefinitionKind, Definitions, Origin, SourceAdvance, SourcePosition, Tx,
+    Batch, DeadLetter, DefinitionKind, Definitions, Origin, SourceAdvance, SourcePosition, Tx, TxId,
 };
 
 use crate::apply::{Assembly, TenantRule, join_event_hashes};
@@ -23,6 +23,8 @@ pub struct StreamPlan {
     pub mappings: Vec<CompiledMapping>,
     /// The largest value that is processed.
     pub record_bytes_max: usize,
+    /// The transaction of the definitions that it was compiled from.
+    pub defined_at: TxId,
     decoder: JsonDecoder,
     /// Some mapping names event ids, so a record's assertions may have to be joined.
     has_events: bool,
@@ -69,7 +71,8 @@ impl StreamPlan {
                 mapping.columns.iter().any(|column| column.role == crate::mapping::Role::EventId)
             });
         let name = name.to_owned();
-        Ok(Self { name, stream, mappings, record_bytes_max, decoder, has_events })
+        let defined_at = definitions.tx;
+        Ok(Self { name, stream, mappings, record_bytes_max, defined_at, decoder, has_events })
     }
 
     /// Decodes and maps a batch of records to what the writer is given.
@@ -120,6 +123,7 @@ impl StreamPlan {
             prepared.tx_records.push(index);
         }
         prepared.batch.sources = self.advances(records);
+        prepared.batch.mapped_at = self.defined_at;
         prepared.batch.origin = match topic {
             Some(_) if records.iter().any(|record| record.place.is_some()) => {
                 Origin::Kafka { stream: self.name.clone() }

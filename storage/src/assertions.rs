@@ -7,6 +7,8 @@
 //! The key holds a duration class before `valid_from`, so what covers an instant is found by one
 //! bounded probe a class in use and never by walking all that came before it.
 
+use std::collections::BTreeMap;
+
 use crate::assertion::{Op, Position};
 use crate::engine::DbIterator;
 use crate::error::Result;
@@ -25,15 +27,31 @@ pub(crate) fn suffix_of(said: &Said) -> Suffix {
     key::assertion_suffix(key::duration_class(&said.valid), &said.at)
 }
 
-/// Appends the value of an assertion.
-pub(crate) fn put(out: &mut Vec<u8>, said: &Said, event_id: Option<&str>) {
-    out.push(row::FORMAT);
-    out.push(match said.op {
+/// Returns the number that stands for an operation on disk.
+pub(crate) const fn op_tag(op: Op) -> u8 {
+    match op {
         Op::Put => 1,
         Op::Patch { set_nulls: false } => 2,
         Op::Patch { set_nulls: true } => 3,
         Op::Delete => 4,
-    });
+    }
+}
+
+/// Returns the operation of an [`op_tag`].
+pub(crate) fn op_of(tag: u8) -> Result<Op> {
+    match tag {
+        1 => Ok(Op::Put),
+        2 => Ok(Op::Patch { set_nulls: false }),
+        3 => Ok(Op::Patch { set_nulls: true }),
+        4 => Ok(Op::Delete),
+        _ => Err(damaged("an assertion of unknown kind")),
+    }
+}
+
+/// Appends the value of an assertion.
+pub(crate) fn put(out: &mut Vec<u8>, said: &Said, event_id: Option<&str>) {
+    out.push(row::FORMAT);
+    out.push(op_tag(said.op));
     row::put_instant(out, said.valid.to());
     let event_id = event_id.unwrap_or_default();
     row::put_varint(out, event_id.len() as u64);
@@ -45,13 +63,7 @@ pub(crate) fn put(out: &mut Vec<u8>, said: &Said, event_id: Option<&str>) {
 pub(crate) fn read(suffix: &[u8], mut value: &[u8]) -> Result<Said> {
     let (_, at) = key::split_assertion_suffix(suffix)?;
     row::take_format(&mut value)?;
-    let op = match row::take_byte(&mut value)? {
-        1 => Op::Put,
-        2 => Op::Patch { set_nulls: false },
-        3 => Op::Patch { set_nulls: true },
-        4 => Op::Delete,
-        _ => return Err(damaged("an assertion of unknown kind")),
-    };
+    let op = op_of(row::take_byte(&mut value)?)?;
     let to = row::take_instant(&mut value)?;
     let length = row::take_length(&mut value)?;
     row::take_slice(&mut value, length)?;
@@ -71,28 +83,23 @@ pub(crate) fn event_id(mut value: &[u8]) -> Result<Option<&[u8]>> {
 
 /// Assertions made and retracted since the last commit, over those that are stored.
 #[derive(Default)]
-pub(crate) struct Overlay(Vec<(Suffix, Option<Box<Said>>)>);
+pub(crate) struct Overlay(BTreeMap<Suffix, Option<Box<Said>>>);
 
 impl Overlay {
     /// Adds an assertion, or takes it back.
     pub(crate) fn set(&mut self, suffix: Suffix, said: Option<Said>) {
-        let said = said.map(Box::new);
-        match self.0.binary_search_by(|(at, _)| at.cmp(&suffix)) {
-            Ok(at) => self.0[at].1 = said,
-            Err(at) => self.0.insert(at, (suffix, said)),
-        }
+        self.0.insert(suffix, said.map(Box::new));
     }
 
     /// Returns the assertion, or `None` where it was taken back; nothing where it is not known.
     pub(crate) fn get(&self, suffix: &[u8]) -> Option<Option<&Said>> {
-        let at = self.0.binary_search_by(|(at, _)| at.as_slice().cmp(suffix)).ok()?;
-        Some(self.0[at].1.as_deref())
+        self.0.get(suffix).map(Option::as_deref)
     }
 
-    fn range(&self, low: &Suffix, high: &Suffix) -> &[(Suffix, Option<Box<Said>>)] {
-        let first = self.0.partition_point(|(at, _)| at < low);
-        let end = self.0.partition_point(|(at, _)| at < high);
-        self.0.get(first..end).unwrap_or_default()
+    /// Returns the live ones from `low` up to but not with `high`, in order.
+    fn range(&self, low: Suffix, high: Suffix) -> impl DoubleEndedIterator<Item = &Said> {
+        // An empty range would be a mistake of the map's caller.
+        self.0.range(low..high.max(low)).filter_map(|(_, said)| said.as_deref())
     }
 }
 
@@ -216,7 +223,7 @@ impl Live<'_, '_> {
             key::assertion_suffix(class, &first)
         };
         let (low, high) = (bound(from), bound(to));
-        let made = self.overlay.range(&low, &high).iter().filter_map(|(_, said)| said.as_deref());
+        let made = self.overlay.range(low, high);
         match direction {
             Direction::Up => {
                 let _ = made.cloned().all(&mut each);

@@ -20,10 +20,16 @@ pub struct Batch {
     pub sources: Vec<SourceAdvance>,
     pub dead_letters: Vec<DeadLetter>,
     pub origin: Origin,
+    /// The transaction of the definitions that records were mapped under, for the journal: a
+    /// replay maps them under the same ones.
+    pub mapped_at: TxId,
+    /// System time of the first transaction, for the import of a history: later than the last
+    /// transaction's (an equal one becomes the next microsecond), not later than the clock.
+    pub system_time: Option<SystemTime>,
 }
 
 /// One transaction: one record, event or client write.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tx {
     pub writes: Vec<Write>,
     /// Where the record stood in its source.
@@ -31,7 +37,7 @@ pub struct Tx {
 }
 
 /// One statement of a transaction about one table.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Write {
     pub tenant: Tenant,
     pub table: TableId,
@@ -39,7 +45,7 @@ pub struct Write {
 }
 
 /// What a [`Write`] does.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum WriteKind {
     /// Asserts something about a key. All assertions of one transaction under one event id are one
     /// set, replaced as a whole; `content_hash` must then be the same in all of them.
@@ -59,7 +65,7 @@ impl Batch {
 
     /// True where the batch shares its commit with no other.
     pub(crate) fn stands_alone(&self) -> bool {
-        !self.definitions.is_empty() || self.erases()
+        !self.definitions.is_empty() || self.system_time.is_some() || self.erases()
     }
 }
 
@@ -117,6 +123,8 @@ pub enum Origin {
     Events { stream: String },
     /// Records of a Kafka topic.
     Kafka { stream: String },
+    /// History loaded with its own system times.
+    Import,
 }
 
 /// What became of one transaction.

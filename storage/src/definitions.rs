@@ -63,6 +63,8 @@ pub enum DefinitionChange {
 /// All definitions in force after one transaction. Cheap to share, never changed in place.
 #[derive(Debug, Clone, Default)]
 pub struct Definitions {
+    /// The transaction that made this version; before the first it is `TxId::ZERO`.
+    pub tx: TxId,
     /// Tables by name.
     pub tables: BTreeMap<String, Arc<TableDef>>,
     pub indexes: BTreeMap<u32, Arc<IndexDef>>,
@@ -105,7 +107,7 @@ impl Definitions {
 
     /// Returns the definitions after `changes`, made by transaction `tx`.
     pub fn with(&self, changes: &[DefinitionChange], tx: TxId) -> Self {
-        let mut next = self.clone();
+        let mut next = Self { tx, ..self.clone() };
         for change in changes {
             match change {
                 DefinitionChange::Table(table) => {

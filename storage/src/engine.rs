@@ -28,6 +28,7 @@ pub(crate) struct Engine {
     db: Db,
     /// Where the database's files are.
     files: PathBuf,
+    path: PathBuf,
     incarnation: String,
     /// Held for as long as the directory is open.
     _lock: File,
@@ -46,12 +47,17 @@ impl Engine {
         let cache = Cache::new_hyper_clock_cache(block_cache_bytes, 0);
         let rocks = path.join("rocks");
         let db = Db::open_cf_descriptors(&database_options(), &rocks, descriptors(&cache))?;
-        Ok(Self { db, files: rocks, incarnation, _lock: lock })
+        Ok(Self { db, files: rocks, path: path.to_owned(), incarnation, _lock: lock })
     }
 
     /// Returns the directory's incarnation id.
     pub(crate) fn incarnation(&self) -> &str {
         &self.incarnation
+    }
+
+    /// Returns the data directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Returns the database itself.

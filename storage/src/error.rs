@@ -27,6 +27,9 @@ pub enum Error {
     Format { path: String, found: String, known: u32 },
     #[error("stored bytes of {what} are damaged: {why}")]
     Corrupt { what: &'static str, why: String },
+    /// A file of the journal that cannot be read, or is of another store.
+    #[error("journal segment {path}: {why}")]
+    Segment { path: String, why: String },
     /// A basis later than the store.
     #[error("transaction {asked} has not been reached, the store is at {latest}")]
     Unreached { asked: u64, latest: u64 },

@@ -14,6 +14,10 @@
 //! | `erase.ledger` | erasures are due, nothing of them is deleted yet |
 //! | `erase.purged` | their rows are deleted, the ledger says so |
 //! | `erase.compacted` | files are rewritten, the ledger does not say so yet |
+//! | `load.intended` | a load is about to put its files in, which is noted |
+//! | `load.family` | the files of one more family are in |
+//! | `load.before_publish` | all are in, nobody sees them yet |
+//! | `load.published` | the load is durable |
 
 use std::collections::HashMap;
 use std::sync::OnceLock;

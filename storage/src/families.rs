@@ -108,6 +108,11 @@ pub(crate) fn descriptors(cache: &Cache) -> Vec<ColumnFamilyDescriptor> {
         .collect()
 }
 
+/// Returns the options that a family's files are written with outside the database.
+pub(crate) fn file_options(family: Family) -> Options {
+    family_options(family, &Cache::new_lru_cache(8 << 20))
+}
+
 fn family_options(family: Family, cache: &Cache) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);

@@ -2,12 +2,17 @@
 //!
 //! ```text
 //! key     first tx 8
-//! value   format 1 | count varint | system time 8 | origin (tag 1, stream) | topics | positions
+//! value   format 2 | count varint | system time 8 | origin (tag 1, stream) | partitions | positions
+//!         | mapped at varint | sources | last dead letter varint | operations
 //! ```
+//!
+//! With it a store is rebuilt exactly: records of a topic are read again at the same positions and
+//! mapped under the same definitions, everything else stands here as [`operations`]. Entries of
+//! format 1 end after the positions. [`segment`] is the form in which it leaves the directory.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use crate::batch::{Origin, SourcePosition};
+use crate::batch::{Origin, SourceAdvance, SourcePosition, Tx};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::families::Family;
@@ -16,8 +21,19 @@ use crate::row;
 use crate::time::SystemTime;
 use crate::tx::TxId;
 
+mod operations;
+pub mod segment;
+pub mod ship;
+
+pub(crate) use operations::{put as put_operation, take_tx as take_operation};
+
+/// The number that values start with.
+const FORMAT: u8 = 2;
+/// Without what a replay needs.
+const FORMAT_WITHOUT_REPLAY: u8 = 1;
+
 /// One batch of the journal: consecutive transactions with one base of system time.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct JournalEntry {
     pub first_tx: TxId,
     pub count: u64,
@@ -26,6 +42,29 @@ pub struct JournalEntry {
     pub origin: Origin,
     /// Source positions by transaction, where they came from a source.
     pub positions: Vec<(TxId, SourcePosition)>,
+    /// Nothing where it was not asked for, or in an entry of format 1.
+    pub replay: Option<ReplayDetail>,
+}
+
+/// What a replay of a batch needs besides its records.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ReplayDetail {
+    /// The transaction of the definitions that records were mapped under.
+    pub mapped_at: TxId,
+    /// How far sources were read since the entry before.
+    pub sources: Vec<SourceAdvance>,
+    /// The last dead letter that was durable with the batch; 0 where there was none yet.
+    pub last_dead_letter: u64,
+    /// The operations of each transaction; empty where they come from a topic or there are none.
+    pub txs: Vec<Tx>,
+}
+
+/// How much of an entry is decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Depth {
+    Times,
+    Positions,
+    Whole,
 }
 
 impl JournalEntry {
@@ -40,18 +79,38 @@ impl JournalEntry {
         self.system_time.saturating_add(place.unwrap_or(i64::MAX))
     }
 
-    /// Appends the value.
-    pub(crate) fn put(&self, out: &mut Vec<u8>) {
-        out.push(row::FORMAT);
+    /// Appends the value: `detail`'s own transactions do not count, their `count` stand encoded in
+    /// `operations`.
+    pub(crate) fn put(
+        &self,
+        detail: &ReplayDetail,
+        (count, operations): (u64, &[u8]),
+        out: &mut Vec<u8>,
+    ) {
+        out.push(FORMAT);
+        self.put_times(out);
+        self.put_positions(out);
+        row::put_varint(out, detail.mapped_at.get());
+        put_sources(out, &detail.sources);
+        row::put_varint(out, detail.last_dead_letter);
+        row::put_varint(out, count);
+        out.extend_from_slice(operations);
+    }
+
+    fn put_times(&self, out: &mut Vec<u8>) {
         row::put_varint(out, self.count);
         out.extend_from_slice(&self.system_time.micros().to_le_bytes());
         let (tag, stream) = match &self.origin {
             Origin::Client => (0, ""),
             Origin::Events { stream } => (1, stream.as_str()),
             Origin::Kafka { stream } => (2, stream.as_str()),
+            Origin::Import => (3, ""),
         };
         out.push(tag);
         put_text(out, stream);
+    }
+
+    fn put_positions(&self, out: &mut Vec<u8>) {
         let mut partitions: Vec<(&str, i32, i64)> = Vec::new();
         let mut places = Vec::with_capacity(self.positions.len() * 4);
         let mut last_tx = self.first_tx.get();
@@ -78,10 +137,13 @@ impl JournalEntry {
         out.extend_from_slice(&places);
     }
 
-    /// Reads an entry; without positions where they are not wanted.
-    pub(crate) fn read(key: &[u8], mut bytes: &[u8], with_positions: bool) -> Result<Self> {
+    /// Reads an entry, as much of it as is wanted.
+    pub(crate) fn read(key: &[u8], mut bytes: &[u8], depth: Depth) -> Result<Self> {
         let first_tx = TxId::new(key::split_number(key)?);
-        row::take_format(&mut bytes)?;
+        let format = row::take_byte(&mut bytes)?;
+        if !matches!(format, FORMAT | FORMAT_WITHOUT_REPLAY) {
+            return Err(damaged(&format!("format {format} is not known")));
+        }
         let count = row::take_varint(&mut bytes)?;
         let micros = i64::from_le_bytes(row::take_array(&mut bytes)?);
         let tag = row::take_byte(&mut bytes)?;
@@ -90,12 +152,29 @@ impl JournalEntry {
             0 => Origin::Client,
             1 => Origin::Events { stream },
             2 => Origin::Kafka { stream },
+            3 => Origin::Import,
             _ => return Err(damaged("an origin of unknown kind")),
         };
-        let positions =
-            if with_positions { take_positions(&mut bytes, first_tx)? } else { Vec::new() };
-        let system_time = SystemTime::from_micros(micros);
-        Ok(Self { first_tx, count, system_time, origin, positions })
+        let mut entry = Self {
+            first_tx,
+            count,
+            system_time: SystemTime::from_micros(micros),
+            origin,
+            positions: Vec::new(),
+            replay: None,
+        };
+        if depth >= Depth::Positions {
+            entry.positions = take_positions(&mut bytes, first_tx)?;
+        }
+        if depth == Depth::Whole && format == FORMAT {
+            entry.replay = Some(ReplayDetail {
+                mapped_at: TxId::new(row::take_varint(&mut bytes)?),
+                sources: take_sources(&mut bytes)?,
+                last_dead_letter: row::take_varint(&mut bytes)?,
+                txs: operations::take(&mut bytes)?,
+            });
+        }
+        Ok(entry)
     }
 }
 
@@ -112,6 +191,32 @@ fn take_text(bytes: &mut &[u8]) -> Result<String> {
     let length = row::take_length(bytes)?;
     let text = row::take_slice(bytes, length)?;
     String::from_utf8(text.to_vec()).map_err(|_| damaged("text is no UTF-8"))
+}
+
+/// Appends how far sources were read.
+fn put_sources(out: &mut Vec<u8>, sources: &[SourceAdvance]) {
+    row::put_varint(out, sources.len() as u64);
+    for source in sources {
+        put_text(out, &source.stream);
+        put_text(out, &source.topic);
+        row::put_varint(out, row::zigzag(i64::from(source.partition)));
+        row::put_varint(out, row::zigzag(source.next_offset));
+    }
+}
+
+fn take_sources(bytes: &mut &[u8]) -> Result<Vec<SourceAdvance>> {
+    let count = row::take_length(bytes)?;
+    let mut sources = Vec::with_capacity(count.min(bytes.len()));
+    for _ in 0..count {
+        sources.push(SourceAdvance {
+            stream: take_text(bytes)?,
+            topic: take_text(bytes)?,
+            partition: i32::try_from(row::unzigzag(row::take_varint(bytes)?))
+                .map_err(|_| damaged("partition out of range"))?,
+            next_offset: row::unzigzag(row::take_varint(bytes)?),
+        });
+    }
+    Ok(sources)
 }
 
 fn take_positions(bytes: &mut &[u8], first: TxId) -> Result<Vec<(TxId, SourcePosition)>> {
@@ -141,16 +246,21 @@ fn take_positions(bytes: &mut &[u8], first: TxId) -> Result<Vec<(TxId, SourcePos
 pub(crate) fn last(engine: &Engine) -> Result<Option<JournalEntry>> {
     let mut entries = engine.iterator(Family::Transactions);
     entries.seek_to_last();
-    let entry = entries.item().map(|(key, value)| JournalEntry::read(key, value, false));
+    let entry = entries.item().map(|(key, value)| JournalEntry::read(key, value, Depth::Times));
     entries.status()?;
     entry.transpose()
 }
 
-/// Returns the entry that holds a committed transaction.
+/// Returns the entry that holds a committed transaction, no more than its times.
 pub(crate) fn entry_of(engine: &Engine, tx: TxId) -> Result<Option<JournalEntry>> {
+    entry_at(engine, tx, Depth::Times)
+}
+
+/// Returns the entry that holds a committed transaction.
+fn entry_at(engine: &Engine, tx: TxId, depth: Depth) -> Result<Option<JournalEntry>> {
     let mut entries = engine.iterator(Family::Transactions);
     entries.seek_for_prev(key::number(tx.get()));
-    let entry = entries.item().map(|(key, value)| JournalEntry::read(key, value, false));
+    let entry = entries.item().map(|(key, value)| JournalEntry::read(key, value, depth));
     entries.status()?;
     Ok(entry.transpose()?.filter(|entry| tx <= entry.last_tx()))
 }
@@ -188,14 +298,14 @@ pub(crate) fn tx_at(engine: &Engine, at: SystemTime, latest: TxId) -> Result<TxI
     Ok(TxId::new(low))
 }
 
-/// Returns the entries with transactions in `from..=to`, whole, in order.
+/// Returns the entries with transactions in `from..=to`, uncut, in order, without what a replay needs.
 pub(crate) fn entries(engine: &Engine, from: TxId, to: TxId) -> Result<Vec<JournalEntry>> {
     let start = entry_of(engine, from)?.map_or(from, |entry| entry.first_tx);
     let mut found = Vec::new();
     engine.each_from(Family::Transactions, &[], &key::number(start.get()), |key, value| {
         let within = key::split_number(key)? <= to.get();
         if within {
-            found.push(JournalEntry::read(key, value, true)?);
+            found.push(JournalEntry::read(key, value, Depth::Positions)?);
         }
         Ok(within)
     })?;
@@ -205,30 +315,18 @@ pub(crate) fn entries(engine: &Engine, from: TxId, to: TxId) -> Result<Vec<Journ
 /// Next offsets to read, by stream, topic and partition.
 pub(crate) type SourceOffsets = HashMap<(String, String, i32), i64>;
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// How far sources were read since the last entry, in the order of stream, topic and partition.
+pub(crate) type Unjournaled = BTreeMap<(String, String, i32), i64>;
 
-    #[test]
-    fn an_entry_round_trips() {
-        let position =
-            |partition, offset| SourcePosition { topic: "presence".to_owned(), partition, offset };
-        let entry = JournalEntry {
-            first_tx: TxId::new(10),
-            count: 4,
-            system_time: SystemTime::from_micros(-1),
-            origin: Origin::Kafka { stream: "presence".to_owned() },
-            positions: vec![
-                (TxId::new(10), position(0, 5)),
-                (TxId::new(12), position(7, 1_000_000)),
-                (TxId::new(13), position(0, 9)),
-            ],
-        };
-        let mut bytes = Vec::new();
-        entry.put(&mut bytes);
-        assert_eq!(JournalEntry::read(&key::number(10), &bytes, true).unwrap(), entry);
-        let bare = JournalEntry::read(&key::number(10), &bytes, false).unwrap();
-        assert!(bare.positions.is_empty());
-        assert_eq!(bare.system_time_of(TxId::new(13)).micros(), 2);
-    }
+/// Returns sources in the order of the map, which is what an entry says of them.
+pub(crate) fn advances(sources: &Unjournaled) -> Vec<SourceAdvance> {
+    let advance = |((stream, topic, partition), next): (&(String, String, i32), &i64)| {
+        let (stream, topic) = (stream.clone(), topic.clone());
+        SourceAdvance { stream, topic, partition: *partition, next_offset: *next }
+    };
+    sources.iter().map(advance).collect()
 }
+
+#[cfg(test)]
+#[path = "journal/tests.rs"]
+mod tests;

@@ -17,10 +17,13 @@ mod error;
 mod event_ids;
 mod failpoint;
 mod families;
+#[cfg(test)]
+mod histories;
 mod index;
 mod index_fill;
 mod journal;
 mod key;
+pub mod load;
 mod meta;
 mod retention;
 mod row;
@@ -45,10 +48,14 @@ pub use erase::{EraseProgress, Erasure, ErasureState};
 pub use definitions::{Definition, DefinitionChange, DefinitionKind, Definitions, IndexDef};
 pub use error::{Error, Result};
 pub use retention::{Hold, Needed, Swept};
+pub use load::{Load, LoadProgress, LoadRow, LoadRows};
 pub use schema::{
     ColumnDef, ColumnId, ColumnType, IndexId, Precedence, RowKey, TableDef, TableId, Tenant,
 };
-pub use store::{JournalEntry, Options, Store, Turn};
+pub use store::{
+    JournalEntry, Options, ReplayDetail, SegmentEnd, SegmentHead, SegmentPart, SegmentReader,
+    Store, Turn, segment_name, segments,
+};
 pub use time::{Period, SystemTime, ValidTime};
 pub use tx::{Basis, TxId};
 pub use value::{Row, Value};

@@ -7,6 +7,7 @@
 //! now                                                       instant 8
 //! horizon 00 | table 4                                      see `retention`
 //! erase_secret, erased 00, erasing 00, erasure 00           see `erase` and its `ledger`
+//! load                                                      what a load is putting in, JSON
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,11 +17,12 @@ use rocksdb::WriteBatch;
 
 use crate::batch::{DeadLetter, SourceAdvance};
 use crate::definitions::{DefinitionChange, Definitions};
-use crate::engine::Engine;
+use crate::engine::{DbSnapshot, Engine};
 use crate::error::{Error, Result};
 use crate::families::Family;
 use crate::journal::SourceOffsets;
 use crate::key;
+use crate::load::Intent;
 use crate::row;
 use crate::schema::Tenant;
 use crate::time::ValidTime;
@@ -30,6 +32,7 @@ const DEFINITIONS: &[u8] = b"definitions\0";
 const SOURCE: &[u8] = b"source\0";
 const TENANT: &[u8] = b"tenant\0";
 const NOW: &[u8] = b"now";
+const LOAD: &[u8] = b"load";
 
 /// All versions of the definitions, by the transaction that made them.
 pub(crate) type DefinitionVersions = BTreeMap<TxId, Arc<Definitions>>;
@@ -67,10 +70,31 @@ pub(crate) fn put_definitions(
     Ok(())
 }
 
+/// Returns the changes of the definitions by a transaction as they are stored, JSON; no bytes where
+/// it made none.
+pub(crate) fn stored_definitions(
+    snapshot: &DbSnapshot<'_>,
+    engine: &Engine,
+    tx: TxId,
+) -> Result<Vec<u8>> {
+    let key = [DEFINITIONS, &key::number(tx.get())].concat();
+    Ok(snapshot.get_cf(engine.family(Family::Meta), key)?.unwrap_or_default())
+}
+
 /// Reads the next offsets of all sources.
 pub(crate) fn sources(engine: &Engine) -> Result<SourceOffsets> {
+    sources_in(&engine.db().snapshot(), engine)
+}
+
+/// Reads the next offsets of all sources as of a snapshot.
+pub(crate) fn sources_in(snapshot: &DbSnapshot<'_>, engine: &Engine) -> Result<SourceOffsets> {
     let mut offsets = SourceOffsets::new();
-    engine.each_from(Family::Meta, SOURCE, SOURCE, |key, value| {
+    let mut entries = snapshot.raw_iterator_cf(engine.family(Family::Meta));
+    entries.seek(SOURCE);
+    while let Some((key, value)) = entries.item() {
+        if !key.starts_with(SOURCE) {
+            break;
+        }
         let mut parts = key[SOURCE.len()..].splitn(3, |byte| *byte == 0);
         let mut text = || {
             let part = parts.next().ok_or_else(|| damaged("source key too short"))?;
@@ -81,8 +105,9 @@ pub(crate) fn sources(engine: &Engine) -> Result<SourceOffsets> {
         let partition = i32::from_be_bytes(partition.try_into().map_err(damaged)?);
         let offset = i64::from_be_bytes(value.try_into().map_err(damaged)?);
         offsets.insert((name(stream)?, name(topic)?, partition), offset);
-        Ok(true)
-    })?;
+        entries.next();
+    }
+    entries.status()?;
     Ok(offsets)
 }
 
@@ -112,6 +137,30 @@ pub(crate) fn tenants(engine: &Engine) -> Result<BTreeSet<Tenant>> {
 pub(crate) fn put_tenant(engine: &Engine, batch: &mut WriteBatch, tenant: &Tenant) {
     let key = [TENANT, tenant.as_str().as_bytes()].concat();
     batch.put_cf(engine.family(Family::Meta), key, []);
+}
+
+/// Reads what a load was putting in when the process ended; nothing where none was.
+pub(crate) fn load_intent(engine: &Engine) -> Result<Option<Intent>> {
+    let stored = engine.get(Family::Meta, LOAD)?;
+    stored.map(|json| serde_json::from_slice(&json).map_err(damaged)).transpose()
+}
+
+/// Adds what a load is about to put in, or that it is done.
+pub(crate) fn put_load_intent(
+    engine: &Engine,
+    batch: &mut WriteBatch,
+    intent: Option<&Intent>,
+) -> Result<()> {
+    let family = engine.family(Family::Meta);
+    match intent {
+        Some(intent) => {
+            let json = serde_json::to_vec(intent)
+                .map_err(|source| Error::Refused { reason: format!("load: {source}") })?;
+            batch.put_cf(family, LOAD, json);
+        }
+        None => batch.delete_cf(family, LOAD),
+    }
+    Ok(())
 }
 
 /// Reads what `now` may not go below.
@@ -151,16 +200,21 @@ pub(crate) fn dead_letters(engine: &Engine, after: u64, limit: usize) -> Result<
         return Ok(found);
     }
     let start = key::number(after.saturating_add(1));
-    engine.each_from(Family::DeadLetters, &[], &start, |_, mut value| {
-        row::take_format(&mut value)?;
-        let length = row::take_length(&mut value)?;
-        let described = row::take_slice(&mut value, length)?;
-        let mut letter: DeadLetter = serde_json::from_slice(described).map_err(damaged)?;
-        letter.value = value.to_vec();
-        found.push(letter);
+    engine.each_from(Family::DeadLetters, &[], &start, |_, value| {
+        found.push(read_dead_letter(value)?);
         Ok(found.len() < limit)
     })?;
     Ok(found)
+}
+
+/// Reads the value of a dead letter.
+pub(crate) fn read_dead_letter(mut value: &[u8]) -> Result<DeadLetter> {
+    row::take_format(&mut value)?;
+    let length = row::take_length(&mut value)?;
+    let described = row::take_slice(&mut value, length)?;
+    let mut letter: DeadLetter = serde_json::from_slice(described).map_err(damaged)?;
+    letter.value = value.to_vec();
+    Ok(letter)
 }
 
 /// Returns the id of the last dead letter; 0 where there is none.

@@ -1,6 +1,6 @@
 //! The open store: one writer, many readers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -17,16 +17,19 @@ use crate::erase::purge::{self, Eraser};
 use crate::erase::{EraseProgress, Erasure, ledger};
 use crate::error::{Error, Result};
 use crate::families::Family;
+use crate::load::{Job, Load, LoadRows};
 use crate::retention::{self, Hold, Needed, Swept};
 use crate::schema::{IndexId, TableId, Tenant};
 use crate::state::State;
 use crate::time::SystemTime;
 use crate::tx::{Basis, TxId};
 use crate::view::View;
-use crate::writer::{self, Answer, Request, Writer};
-use crate::{index_fill, journal, meta};
+use crate::writer::{self, Answer, Replay, Request, Writer};
+use crate::{index_fill, journal, load, meta};
 
-pub use crate::journal::JournalEntry;
+pub use crate::journal::segment::{SegmentEnd, SegmentHead, SegmentPart, SegmentReader};
+pub use crate::journal::ship::{segment_name, segments};
+pub use crate::journal::{JournalEntry, ReplayDetail};
 
 /// How to open a store.
 #[derive(Clone)]
@@ -76,6 +79,7 @@ impl Store {
     /// is of another format.
     pub fn open(options: Options) -> Result<Self> {
         let engine = Arc::new(Engine::open(&options.path, options.block_cache_bytes)?);
+        load::recover(&engine)?;
         let last = journal::last(&engine)?;
         let latest = last.map_or((TxId::ZERO, SystemTime::BEGIN), |entry| {
             (entry.last_tx(), entry.system_time_of(entry.last_tx()))
@@ -276,6 +280,72 @@ impl Store {
     /// Returns journal entries of transactions `from..=to`, one a batch, in order.
     pub fn journal(&self, from: TxId, to: TxId) -> Result<Vec<JournalEntry>> {
         journal::entries(&*self.engine()?, from, to)
+    }
+
+    /// Loads a history into a table that never had a row: each row is a transaction of its own, with
+    /// its own system time, and all of it appears at once or not at all, whatever happens.
+    ///
+    /// The result is that of the same rows written one after the other with
+    /// [`Batch::system_time`] and [`crate::Origin::Import`]. Takes the writer's turn: no other write
+    /// commits meanwhile. Memory: what the load allows for sorting, and the history of one key.
+    /// Blocking, for as long as it takes.
+    ///
+    /// # Errors
+    /// [`crate::Error::Refused`] where the table is not empty, a row breaks the contract of a
+    /// [`Batch`], or system times go back or beyond the clock (with the row's number, from 1); the
+    /// error of the rows themselves. Nothing is loaded then.
+    pub fn bulk_load(&self, load: Load, rows: LoadRows) -> Result<Committed> {
+        let (answer, answered) = oneshot::channel();
+        writer::send(&self.shared.requests, Request::Load(Box::new(Job { load, rows }), answer))?;
+        answered.blocking_recv().map_err(|_| Error::Closed)?
+    }
+
+    /// Writes the journal after a transaction, which must be the last of its batch (`TxId::ZERO`
+    /// for all of it), as one segment; `path` names its place in errors. Blocking.
+    ///
+    /// # Errors
+    /// [`crate::Error::Unreached`]; [`crate::Error::Refused`] in the middle of a batch.
+    pub fn export_journal(
+        &self,
+        after: TxId,
+        path: &str,
+        out: &mut dyn std::io::Write,
+    ) -> Result<SegmentEnd> {
+        journal::segment::write(&*self.engine()?, after, path, out)
+    }
+
+    /// Adds to a directory of journal segments what it lacks, as one more file; answers with it,
+    /// or with nothing where there was nothing to add. Durable when it answers. Blocking; one call
+    /// at a time for a directory.
+    ///
+    /// # Errors
+    /// [`crate::Error::Segment`] where the directory is of another history.
+    pub fn ship_journal(&self, directory: &Path) -> Result<Option<PathBuf>> {
+        journal::ship::ship(&*self.engine()?, directory)
+    }
+
+    /// Commits a batch of the journal again, under the same transactions and times. Blocking.
+    ///
+    /// `batch` is what the entry's records, or the operations in it, come to, with the definitions
+    /// that the journal names and the dead letters that were durable with it. Without an entry it
+    /// is what followed the last one: source offsets and dead letters alone.
+    ///
+    /// # Errors
+    /// [`crate::Error::Refused`] where the entry does not follow the last transaction, or the batch
+    /// comes out otherwise; nothing is written then.
+    pub fn replay(&self, entry: Option<JournalEntry>, batch: Batch) -> Result<Committed> {
+        for change in &batch.definitions {
+            if let DefinitionChange::Index(index) = change
+                && index.ready
+            {
+                let engine = self.engine()?;
+                index_fill::fill(&engine, &self.definitions(), &self.tenants(), index)?;
+            }
+        }
+        let (answer, answered) = oneshot::channel();
+        let replay = Box::new(Replay { entry, batch });
+        writer::send(&self.shared.requests, Request::Replay(replay, answer))?;
+        answered.blocking_recv().map_err(|_| Error::Closed)?
     }
 
     /// Returns the next offset to read of each partition of a stream: (topic, partition, offset).

@@ -20,7 +20,8 @@ use crate::erase::Erased;
 use crate::erase::purge::Doomed;
 use crate::error::{Error, Result};
 use crate::failpoint;
-use crate::journal::SourceOffsets;
+use crate::journal::{JournalEntry, SourceOffsets, Unjournaled};
+use crate::load::Job;
 use crate::meta;
 use crate::schema::Tenant;
 use crate::state::State;
@@ -28,14 +29,17 @@ use crate::store::Turn;
 use crate::time::{SystemTime, ValidTime};
 use crate::tx::{Basis, TxId};
 
-use group::Group;
+use group::{Around, Group};
 use tables::{Tables, check_definitions};
 
 mod change;
 mod erase;
 mod group;
 mod key_state;
+mod load;
 mod resolve;
+#[cfg(test)]
+mod scale;
 mod sorted;
 pub(crate) mod tables;
 
@@ -53,7 +57,35 @@ pub(crate) enum Request {
     Turn(oneshot::Sender<Result<Turn>>),
     /// Delete the erased past of some keys.
     Purge(Vec<Doomed>, Sender<Result<()>>),
+    Replay(Box<Replay>, Answer),
+    Load(Box<Job>, Answer),
     Stop,
+}
+
+/// A batch that was committed before, elsewhere.
+pub(crate) struct Replay {
+    /// What it must come to; nothing for what followed the last entry: source offsets and dead
+    /// letters alone.
+    pub(crate) entry: Option<JournalEntry>,
+    /// With its dead letters as they were numbered and dated.
+    pub(crate) batch: Batch,
+}
+
+/// What the times of a commit are taken from.
+#[derive(Clone, Copy)]
+enum Base<'a> {
+    Clock,
+    /// A turn was promised this.
+    Promised(SystemTime),
+    Replayed(Option<&'a JournalEntry>),
+}
+
+/// What batches of a group hand on to those after them.
+struct Running {
+    unjournaled: Unjournaled,
+    dead_letter: u64,
+    /// Next offsets that the group moved.
+    sources: SourceOffsets,
 }
 
 /// The writer's own state; lives on its thread.
@@ -64,6 +96,8 @@ pub(crate) struct Writer {
     sync: bool,
     tables: Arc<Tables>,
     sources: SourceOffsets,
+    /// All of them at first: what the last entry said is not known.
+    unjournaled: Unjournaled,
     tenants: BTreeSet<Tenant>,
     erased: Erased,
     last_tx: TxId,
@@ -82,9 +116,11 @@ impl Writer {
         sync: bool,
     ) -> Result<Self> {
         let (last_tx, last_time) = state.latest();
+        let sources = meta::sources(&engine)?;
         Ok(Self {
             tables: Arc::new(Tables::new(&state.definitions())),
-            sources: meta::sources(&engine)?,
+            unjournaled: sources.iter().map(|(of, next)| (of.clone(), *next)).collect(),
+            sources,
             tenants: meta::tenants(&engine)?,
             erased: Erased::load(&engine)?,
             last_dead_letter: meta::last_dead_letter(&engine)?,
@@ -105,12 +141,20 @@ impl Writer {
             match request {
                 Request::Write(batch, answer) => {
                     let (group, after) = self.collect(batch, answer);
-                    self.commit(group, None);
+                    self.commit(group, Base::Clock);
                     next = after;
                 }
                 Request::Turn(grant) => self.turn(grant),
                 Request::Purge(doomed, answer) => {
                     let _ = answer.send(self.purge(&doomed));
+                }
+                Request::Replay(replay, answer) => {
+                    let Replay { entry, batch } = *replay;
+                    self.commit(vec![(batch, answer)], Base::Replayed(entry.as_ref()));
+                }
+                Request::Load(job, answer) => {
+                    let loaded = self.load(*job);
+                    let _ = answer.send(loaded);
                 }
                 Request::Stop => break,
             }
@@ -183,19 +227,19 @@ impl Writer {
         }
         // An error says that the turn was dropped unused.
         if let Ok(used) = used.recv() {
-            self.commit(vec![used], Some(promised));
+            self.commit(vec![used], Base::Promised(promised));
         }
     }
 
     /// Checks, folds and commits a group, and answers each of its batches.
-    fn commit(&mut self, group: Vec<(Batch, Answer)>, promised: Option<SystemTime>) {
+    fn commit(&mut self, group: Vec<(Batch, Answer)>, base: Base<'_>) {
         failpoint::pass("writer.taken");
-        let group = self.checked(group, promised.unwrap_or_else(|| self.next_time()));
+        let group = self.checked(group, base);
         if group.is_empty() {
             return;
         }
         let (batches, answers): (Vec<_>, Vec<_>) = group.into_iter().unzip();
-        match self.fold_and_write(&batches, promised) {
+        match self.fold_and_write(&batches, base) {
             Ok(committed) => {
                 failpoint::pass("writer.published");
                 for (answer, committed) in answers.into_iter().zip(committed) {
@@ -213,14 +257,11 @@ impl Writer {
     }
 
     /// Answers the batches that must be refused and returns the others.
-    fn checked(
-        &mut self,
-        group: Vec<(Batch, Answer)>,
-        system_time: SystemTime,
-    ) -> Vec<(Batch, Answer)> {
+    fn checked(&mut self, group: Vec<(Batch, Answer)>, base: Base<'_>) -> Vec<(Batch, Answer)> {
         let mut good = Vec::with_capacity(group.len());
         for (batch, answer) in group {
-            match self.check(&batch, system_time) {
+            let checked = self.first_time(&batch, base).and_then(|at| self.check(&batch, at));
+            match checked {
                 Ok(()) => good.push((batch, answer)),
                 Err(error) => {
                     let _ = answer.send(Err(error));
@@ -228,6 +269,34 @@ impl Writer {
             }
         }
         good
+    }
+
+    /// Returns the system time of a batch's first transaction, or one before where others of its
+    /// group come first.
+    fn first_time(&self, batch: &Batch, base: Base<'_>) -> Result<SystemTime> {
+        match (base, batch.system_time) {
+            (Base::Promised(promised), _) => Ok(promised),
+            (Base::Replayed(entry), _) => self.check_replay(entry),
+            (Base::Clock, None) => Ok(self.next_time()),
+            (Base::Clock, Some(given)) => {
+                let clock = SystemTime::from_micros(self.state.clock().now_micros());
+                import_time(given, (self.last_tx, self.last_time), clock)
+            }
+        }
+    }
+
+    fn check_replay(&self, entry: Option<&JournalEntry>) -> Result<SystemTime> {
+        let Some(entry) = entry else { return Ok(self.next_time()) };
+        let follows = self.last_tx == TxId::ZERO || self.last_time < entry.system_time;
+        if entry.first_tx != self.last_tx.plus(1) || !follows {
+            return Err(Error::Refused {
+                reason: format!(
+                    "transaction {} at {} does not follow transaction {} at {}",
+                    entry.first_tx, entry.system_time, self.last_tx, self.last_time
+                ),
+            });
+        }
+        Ok(entry.system_time)
     }
 
     fn check(&self, batch: &Batch, system_time: SystemTime) -> Result<()> {
@@ -243,11 +312,7 @@ impl Writer {
         Tables::new(&next).check(batch, system_time)
     }
 
-    fn fold_and_write(
-        &mut self,
-        batches: &[Batch],
-        promised: Option<SystemTime>,
-    ) -> Result<Vec<Committed>> {
+    fn fold_and_write(&mut self, batches: &[Batch], base: Base<'_>) -> Result<Vec<Committed>> {
         let engine = Arc::clone(&self.engine);
         let definitions = self.next_definitions(batches);
         let tables = match &definitions {
@@ -260,33 +325,14 @@ impl Writer {
         let last = (self.last_tx, self.last_time);
         let mut group = Group::new(&engine, &tables, &self.tenants, &self.erased, last);
         group.preload(batches.iter())?;
+        let mut running = Running {
+            unjournaled: self.unjournaled.clone(),
+            dead_letter: self.last_dead_letter,
+            sources: SourceOffsets::new(),
+        };
         let mut committed = Vec::with_capacity(batches.len());
-        let mut sources = Vec::new();
-        let mut dead_letter = self.last_dead_letter;
         for batch in batches {
-            let base = promised.unwrap_or_else(|| {
-                let clock = SystemTime::from_micros(self.state.clock().now_micros());
-                match group.last_tx {
-                    TxId::ZERO => clock,
-                    _ => clock.max(group.last_time.saturating_add(1)),
-                }
-            });
-            let outcomes = group.fold(batch, base, &self.sources)?;
-            if let Some((tx, _)) = &definitions {
-                meta::put_definitions(&engine, &mut group.writes, *tx, &batch.definitions)?;
-            }
-            for source in &batch.sources {
-                meta::put_source(&engine, &mut group.writes, source);
-                sources.push(source);
-            }
-            for letter in &batch.dead_letters {
-                dead_letter += 1;
-                let at = base.max(group.last_time).micros();
-                let letter = DeadLetter { id: dead_letter, at, ..letter.clone() };
-                meta::put_dead_letter(&engine, &mut group.writes, letter)?;
-            }
-            let (last_tx, system_time) = (group.last_tx, group.last_time);
-            committed.push(Committed { outcomes, last_tx, system_time });
+            committed.push(self.fold_one(&mut group, batch, base, &mut running)?);
         }
         group.finish();
         failpoint::pass("writer.folded");
@@ -306,11 +352,9 @@ impl Writer {
         }
         failpoint::pass("writer.after_commit");
 
-        for source in sources {
-            let of = (source.stream.clone(), source.topic.clone(), source.partition);
-            self.sources.insert(of, source.next_offset);
-        }
-        self.last_dead_letter = dead_letter;
+        self.sources.extend(running.sources);
+        self.unjournaled = running.unjournaled;
+        self.last_dead_letter = running.dead_letter;
         for (hash, at) in erased {
             self.erased.add(hash, at);
         }
@@ -319,6 +363,56 @@ impl Writer {
         self.tables = tables;
         self.state.publish(last_tx, last_time, definitions, tenants);
         Ok(committed)
+    }
+
+    /// Folds one batch of a group, with all that becomes durable with it.
+    fn fold_one(
+        &self,
+        group: &mut Group<'_>,
+        batch: &Batch,
+        base: Base<'_>,
+        running: &mut Running,
+    ) -> Result<Committed> {
+        let first = match (base, batch.system_time) {
+            (Base::Promised(promised), _) => promised,
+            (Base::Replayed(Some(entry)), _) => entry.system_time,
+            (_, Some(_)) => self.first_time(batch, base)?,
+            _ => {
+                let clock = SystemTime::from_micros(self.state.clock().now_micros());
+                match group.last_tx {
+                    TxId::ZERO => clock,
+                    _ => clock.max(group.last_time.saturating_add(1)),
+                }
+            }
+        };
+        for source in &batch.sources {
+            meta::put_source(&self.engine, &mut group.writes, source);
+            let of = (source.stream.clone(), source.topic.clone(), source.partition);
+            running.unjournaled.insert(of.clone(), source.next_offset);
+            running.sources.insert(of, source.next_offset);
+        }
+        let letters = numbered(&batch.dead_letters, &mut running.dead_letter, base);
+        let around = Around {
+            base: first,
+            sources: &self.sources,
+            unjournaled: &mut running.unjournaled,
+            last_dead_letter: running.dead_letter,
+            replayed: if let Base::Replayed(entry) = base { entry } else { None },
+        };
+        let outcomes = group.fold(batch, around)?;
+        if !batch.definitions.is_empty() {
+            // It is alone in its group.
+            let tx = self.last_tx.plus(1);
+            meta::put_definitions(&self.engine, &mut group.writes, tx, &batch.definitions)?;
+        }
+        for mut letter in letters {
+            if !matches!(base, Base::Replayed(_)) {
+                letter.at = first.max(group.last_time).micros();
+            }
+            meta::put_dead_letter(&self.engine, &mut group.writes, letter)?;
+        }
+        let (last_tx, system_time) = (group.last_tx, group.last_time);
+        Ok(Committed { outcomes, last_tx, system_time })
     }
 
     /// Returns the definitions after the group, if it changes them, with their transaction.
@@ -330,6 +424,45 @@ impl Writer {
         let tx = self.last_tx.plus(1);
         Some((tx, Arc::new(self.state.definitions().with(&batch.definitions, tx))))
     }
+}
+
+/// True for a batch that shares its commit with none.
+/// Returns dead letters with their numbers, which follow `last`. Replayed ones have theirs, and may
+/// be there already: a segment of the journal ends with letters that the next one begins with.
+fn numbered(letters: &[DeadLetter], last: &mut u64, base: Base<'_>) -> Vec<DeadLetter> {
+    let is_replay = matches!(base, Base::Replayed(_));
+    let mut numbered = Vec::with_capacity(letters.len());
+    for letter in letters {
+        let id = if is_replay { letter.id } else { *last + 1 };
+        if id > *last {
+            numbered.push(DeadLetter { id, ..letter.clone() });
+            *last = id;
+        }
+    }
+    numbered
+}
+
+/// Returns the system time of the next transaction where one is given for it, after the last one's.
+///
+/// # Errors
+/// [`Error::Refused`] for one before the last transaction's or later than the clock.
+fn import_time(
+    given: SystemTime,
+    (last_tx, last): (TxId, SystemTime),
+    clock: SystemTime,
+) -> Result<SystemTime> {
+    if given > clock {
+        let reason = format!("system time {given} is later than the clock, which says {clock}");
+        return Err(Error::Refused { reason });
+    }
+    if last_tx == TxId::ZERO || given > last {
+        return Ok(given);
+    }
+    if given == last {
+        return Ok(last.saturating_add(1));
+    }
+    let reason = format!("system time {given} lies before that of transaction {last_tx}, {last}");
+    Err(Error::Refused { reason })
 }
 
 /// Returns an error once more, for each batch of a group that shares it.

@@ -297,7 +297,7 @@ impl<'a> Session<'a> {
 }
 
 /// Writes a message's headers as a JSON object; false where it has none.
-fn write_headers(message: &BorrowedMessage<'_>, into: &mut Vec<u8>) -> bool {
+pub(super) fn write_headers(message: &BorrowedMessage<'_>, into: &mut Vec<u8>) -> bool {
     let Some(headers) = message.headers() else { return false };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let object: serde_json::Map<String, serde_json::Value> = headers

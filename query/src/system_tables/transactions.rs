@@ -41,6 +41,7 @@ impl SystemTable for Transactions {
                 Origin::Client => ("client", Value::Null),
                 Origin::Events { stream } => ("events", text(stream)),
                 Origin::Kafka { stream } => ("kafka", text(stream)),
+                Origin::Import => ("import", Value::Null),
             };
             for step in 0..entry.count {
                 let tx = entry.first_tx.plus(step);

@@ -2,7 +2,11 @@
 
 mod config;
 pub mod demo;
+mod ingest;
+mod journal;
+mod progress;
 mod projector;
+mod replay;
 mod serve;
 mod signals;
 mod sql;
@@ -32,6 +36,12 @@ enum Command {
     Status(status::Arguments),
     /// Shows or checks the server's configuration.
     Config(config::Arguments),
+    /// Loads a history from a file into an empty table of a stopped data directory.
+    Ingest(ingest::Arguments),
+    /// Exports the journal of a stopped data directory.
+    Journal(journal::Arguments),
+    /// Rebuilds a data directory from an exported journal and the topics it names.
+    Replay(replay::Arguments),
     /// Plays a week of late and corrected events, with nothing installed.
     Demo(demo::Arguments),
 }
@@ -57,6 +67,9 @@ pub fn main() -> ExitCode {
             Command::Sql(arguments) => sql::run(arguments).await,
             Command::Status(arguments) => status::run(&arguments).await,
             Command::Config(arguments) => config::run(&arguments),
+            Command::Ingest(arguments) => ingest::run(arguments).await,
+            Command::Journal(arguments) => journal::run(&arguments),
+            Command::Replay(arguments) => replay::run(arguments).await,
             Command::Demo(arguments) => demo::run(arguments).await,
         }
     });

@@ -94,7 +94,7 @@ impl Group<'_> {
             self.value.clear();
             value.put(&mut self.value);
             let key = key::change(tx, &state.tenant, state.table, state.row_key());
-            self.writes.put_cf(self.engine.family(Family::Changes), key, &self.value);
+            self.changed.put(&[&key], &self.value);
         }
         Ok(())
     }

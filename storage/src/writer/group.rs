@@ -7,10 +7,10 @@ use rocksdb::WriteBatch;
 use crate::batch::{Batch, Origin, Tx, TxOutcome, WriteKind};
 use crate::engine::{DbIterator, Engine};
 use crate::erase::Erased;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event_ids::EventEntry;
 use crate::families::Family;
-use crate::journal::{JournalEntry, SourceOffsets};
+use crate::journal::{self, JournalEntry, ReplayDetail, SourceOffsets, Unjournaled};
 use crate::key;
 use crate::meta;
 use crate::schema::{RowKey, TableId, Tenant};
@@ -21,6 +21,20 @@ use super::key_state::KeyState;
 use super::resolve::Resolving;
 use super::sorted::Sorted;
 use super::tables::Tables;
+
+/// What surrounds a batch in the journal.
+pub(super) struct Around<'a> {
+    /// The system time of its first transaction.
+    pub(super) base: SystemTime,
+    /// Next offsets: records below were taken before.
+    pub(super) sources: &'a SourceOffsets,
+    /// How far sources were read since the last entry, this batch included.
+    pub(super) unjournaled: &'a mut Unjournaled,
+    /// The last dead letter, those of this batch included.
+    pub(super) last_dead_letter: u64,
+    /// The entry that this batch must come to.
+    pub(super) replayed: Option<&'a JournalEntry>,
+}
 
 /// The folding of one group, up to its commit.
 pub(super) struct Group<'w> {
@@ -53,6 +67,7 @@ pub(super) struct Group<'w> {
     pub(super) assertions: Option<DbIterator<'w>>,
     pub(super) said: Sorted,
     pub(super) archived: Sorted,
+    pub(super) changed: Sorted,
     pub(super) bounds: Sorted,
     pub(super) indexed: Sorted,
     pub(super) value: Vec<u8>,
@@ -88,6 +103,7 @@ impl<'w> Group<'w> {
             assertions: None,
             said: Sorted::default(),
             archived: Sorted::default(),
+            changed: Sorted::default(),
             bounds: Sorted::default(),
             indexed: Sorted::default(),
             value: Vec::with_capacity(1024),
@@ -194,36 +210,41 @@ impl<'w> Group<'w> {
         Ok(place)
     }
 
-    /// Folds the transactions of a batch, the first with system time `base`, and adds its journal
-    /// entry. Records below `sources` were taken before.
-    pub(super) fn fold(
-        &mut self,
-        batch: &Batch,
-        base: SystemTime,
-        sources: &SourceOffsets,
-    ) -> Result<Vec<TxOutcome>> {
+    /// Folds the transactions of a batch and adds its journal entry.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where it comes out otherwise than the entry that is replayed.
+    pub(super) fn fold(&mut self, batch: &Batch, around: Around<'_>) -> Result<Vec<TxOutcome>> {
+        let base = around.base;
         let mut entry = JournalEntry {
             first_tx: self.last_tx.plus(1),
             count: 0,
             system_time: base,
             origin: batch.origin.clone(),
             positions: Vec::new(),
+            replay: None,
         };
         let mut outcomes = Vec::with_capacity(batch.txs.len());
-        let taken = taken_of(&batch.origin, sources);
-        let step = |count: u64| base.saturating_add(i64::try_from(count).unwrap_or(i64::MAX));
+        let taken = taken_of(&batch.origin, around.sources);
+        let is_read_again = matches!(batch.origin, Origin::Kafka { .. });
+        let mut operations = (0, Vec::new());
         for tx in &batch.txs {
             let outcome = if was_taken(tx, &taken) {
                 self.next_write += tx.writes.len();
                 TxOutcome::Duplicate
             } else {
                 let id = entry.first_tx.plus(entry.count);
-                self.transaction(tx, id, step(entry.count), &batch.origin)?
+                let at = base.saturating_add(i64::try_from(entry.count).unwrap_or(i64::MAX));
+                self.transaction(tx, id, at, &batch.origin)?
             };
             if let TxOutcome::Applied(id) = outcome {
                 entry.count += 1;
                 if let Some(position) = &tx.position {
                     entry.positions.push((id, position.clone()));
+                }
+                if !is_read_again {
+                    journal::put_operation(&mut operations.1, tx);
+                    operations.0 += 1;
                 }
             }
             outcomes.push(outcome);
@@ -231,11 +252,27 @@ impl<'w> Group<'w> {
         if entry.count == 0 && !batch.definitions.is_empty() {
             entry.count = 1;
         }
+        if let Some(original) = around.replayed
+            && (entry.count, &entry.positions) != (original.count, &original.positions)
+        {
+            return Err(diverges(original, &outcomes));
+        }
         if entry.count > 0 {
             self.last_tx = entry.last_tx();
             self.last_time = entry.system_time_of(self.last_tx);
+            let sources = match around.replayed.and_then(|original| original.replay.as_ref()) {
+                Some(detail) => detail.sources.clone(),
+                None => journal::advances(around.unjournaled),
+            };
+            around.unjournaled.clear();
+            let detail = ReplayDetail {
+                mapped_at: batch.mapped_at,
+                sources,
+                last_dead_letter: around.last_dead_letter,
+                txs: Vec::new(),
+            };
             self.value.clear();
-            entry.put(&mut self.value);
+            entry.put(&detail, (operations.0, &operations.1), &mut self.value);
             let key = key::number(entry.first_tx.get());
             self.writes.put_cf(self.engine.family(Family::Transactions), key, &self.value);
         }
@@ -259,7 +296,9 @@ impl<'w> Group<'w> {
         }
         if ops.is_empty() {
             match (duplicates, stale) {
-                (0, 0) if *origin == Origin::Client => return Ok(TxOutcome::Applied(id)),
+                (0, 0) if matches!(origin, Origin::Client | Origin::Import) => {
+                    return Ok(TxOutcome::Applied(id));
+                }
                 (0, 0) if erased > 0 => return Ok(TxOutcome::Erased),
                 (0, 1..) => return Ok(TxOutcome::Stale),
                 _ => return Ok(TxOutcome::Duplicate),
@@ -276,33 +315,58 @@ impl<'w> Group<'w> {
 
     /// Adds the state of every key and event id that changed.
     pub(super) fn finish(&mut self) {
+        let (engine, mut writes) = (self.engine, std::mem::take(&mut self.writes));
+        self.drain(&mut |family, key, value| {
+            let family = engine.family(family);
+            match value {
+                Some(value) => writes.put_cf(family, key, value),
+                None => writes.delete_cf(family, key),
+            }
+        });
+        for tenant in &self.new_tenants {
+            meta::put_tenant(engine, &mut writes, tenant);
+        }
+        self.writes = writes;
+    }
+
+    /// Calls `each` with what becomes of every key and event id that changed, without a value where
+    /// an entry goes: by family, within each in key order, a later one for the same key counting.
+    pub(super) fn drain(&mut self, each: &mut dyn FnMut(Family, &[u8], Option<&[u8]>)) {
         let mut dirty: Vec<&KeyState> = self.states.iter().filter(|state| state.dirty).collect();
         dirty.sort_unstable_by(|a, b| a.prefix.cmp(&b.prefix));
         for state in dirty {
-            state.write(self.engine, &mut self.writes, &mut self.value);
+            state.drain(&mut self.value, each);
         }
         for (sorted, family) in [
             (&mut self.said, Family::Assertions),
             (&mut self.archived, Family::Archive),
+            (&mut self.changed, Family::Changes),
             (&mut self.bounds, Family::Boundaries),
             (&mut self.indexed, Family::Indexes),
         ] {
-            sorted.write(self.engine.family(family), &mut self.writes);
+            sorted.drain(&mut |key, value| each(family, key, value));
         }
-        let family = self.engine.family(Family::EventIds);
         for id in &self.changed_events {
             match self.events.get(id) {
                 Some(Some(entry)) => {
                     self.value.clear();
                     entry.put(&mut self.value);
-                    self.writes.put_cf(family, id, &self.value);
+                    each(Family::EventIds, id, Some(&self.value));
                 }
-                _ => self.writes.delete_cf(family, id),
+                _ => each(Family::EventIds, id, None),
             }
         }
-        for tenant in &self.new_tenants {
-            meta::put_tenant(self.engine, &mut self.writes, tenant);
-        }
+    }
+}
+
+fn diverges(original: &JournalEntry, outcomes: &[TxOutcome]) -> Error {
+    let applied = outcomes.iter().filter(|outcome| matches!(outcome, TxOutcome::Applied(_)));
+    let (first, last, applied) = (original.first_tx, original.last_tx(), applied.count());
+    Error::Refused {
+        reason: format!(
+            "the replay of transactions {first} to {last} comes out otherwise: {applied} of them \
+             have an effect"
+        ),
     }
 }
 

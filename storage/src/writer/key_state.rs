@@ -1,9 +1,11 @@
 //! What one key believes while a group of batches is folded: the stored state and what changes it.
 
-use rocksdb::WriteBatch;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ops::Bound;
 
 use crate::assertions::Overlay;
-use crate::engine::{DbIterator, Engine};
+use crate::engine::DbIterator;
 use crate::error::Result;
 use crate::families::Family;
 use crate::key;
@@ -29,14 +31,13 @@ pub(super) struct KeyState {
     /// The key has stored assertions.
     pub(super) stored_assertions: bool,
     /// Segments read or changed, by `valid_from`; no segment where one was removed.
-    timeline: Vec<Loaded>,
+    timeline: BTreeMap<ValidTime, Loaded>,
     /// Assertions made and retracted.
     pub(super) overlay: Overlay,
     pub(super) dirty: bool,
 }
 
 struct Loaded {
-    from: ValidTime,
     segment: Option<Segment>,
     dirty: bool,
 }
@@ -65,7 +66,7 @@ impl KeyState {
             is_stored: stored.is_some(),
             stored_timeline: header.timeline,
             stored_assertions: header.asserted.is_some(),
-            timeline: Vec::new(),
+            timeline: BTreeMap::new(),
             overlay: Overlay::default(),
             dirty: false,
         })
@@ -88,11 +89,12 @@ impl KeyState {
             if self.stored_timeline {
                 self.load(window, stored())?;
             }
-            let start = self.timeline.partition_point(|loaded| loaded.from <= window.from());
-            let covering = self.timeline[..start].iter().rev().find_map(|l| l.segment.as_ref());
+            let before = self.timeline.range(..=window.from());
+            let covering = before.rev().find_map(|(_, loaded)| loaded.segment.as_ref());
             found.extend(covering.filter(|segment| segment.valid.to() > window.from()).cloned());
-            let later = self.timeline[start..].iter().take_while(|l| l.from < window.to());
-            found.extend(later.filter_map(|loaded| loaded.segment.clone()));
+            let within = (Bound::Excluded(window.from()), Bound::Excluded(window.to()));
+            let later = self.timeline.range(within);
+            found.extend(later.filter_map(|(_, loaded)| loaded.segment.clone()));
         }
         found.extend(self.open_segment().filter(|open| open.valid.overlaps(window)));
         Ok(found)
@@ -122,14 +124,14 @@ impl KeyState {
             if from >= window.to() {
                 break;
             }
-            if let Err(at) = self.timeline.binary_search_by_key(&from, |loaded| loaded.from) {
+            if let Entry::Vacant(place) = self.timeline.entry(from) {
                 let (header, document) = TimelineHeader::read(value)?;
                 let segment = Period::nonempty(from, header.valid_to).map(|valid| Segment {
                     valid,
                     tx_from: header.tx_from,
                     document: Document::copy_from(document),
                 });
-                self.timeline.insert(at, Loaded { from, segment, dirty: false });
+                place.insert(Loaded { segment, dirty: false });
             }
             stored.next();
         }
@@ -185,30 +187,29 @@ impl KeyState {
     }
 
     fn set(&mut self, from: ValidTime, segment: Option<Segment>) {
-        let loaded = Loaded { from, segment, dirty: true };
-        match self.timeline.binary_search_by_key(&from, |loaded| loaded.from) {
-            Ok(at) => self.timeline[at] = loaded,
-            Err(at) => self.timeline.insert(at, loaded),
-        }
+        self.timeline.insert(from, Loaded { segment, dirty: true });
     }
 
-    /// Adds what became of `current` and `timeline`.
-    pub(super) fn write(&self, engine: &Engine, batch: &mut WriteBatch, value: &mut Vec<u8>) {
+    /// Calls `each` with what became of `current` and `timeline`, without a value where an entry goes.
+    pub(super) fn drain(
+        &self,
+        value: &mut Vec<u8>,
+        each: &mut dyn FnMut(Family, &[u8], Option<&[u8]>),
+    ) {
         value.clear();
         self.header.put(value, self.document.as_bytes());
-        batch.put_cf(engine.family(Family::Current), &self.prefix, &*value);
-        let family = engine.family(Family::Timeline);
-        for loaded in self.timeline.iter().filter(|loaded| loaded.dirty) {
-            let key = key::timeline(&self.prefix, loaded.from);
+        each(Family::Current, &self.prefix, Some(value));
+        for (from, loaded) in self.timeline.iter().filter(|(_, loaded)| loaded.dirty) {
+            let key = key::timeline(&self.prefix, *from);
             match &loaded.segment {
                 Some(segment) => {
                     let header =
                         TimelineHeader { valid_to: segment.valid.to(), tx_from: segment.tx_from };
                     value.clear();
                     header.put(value, segment.document.as_bytes());
-                    batch.put_cf(family, key, &*value);
+                    each(Family::Timeline, &key, Some(value));
                 }
-                None if self.stored_timeline => batch.delete_cf(family, key),
+                None if self.stored_timeline => each(Family::Timeline, &key, None),
                 None => {}
             }
         }

@@ -56,7 +56,7 @@ impl<'t> Resolving<'t> {
     }
 
     /// Resolves an assertion's period and place, and encodes its fields.
-    fn said(&mut self, assertion: &Assertion) -> Option<Said> {
+    pub(super) fn said(&mut self, assertion: &Assertion) -> Option<Said> {
         let valid = assertion.period(self.system_time.micros())?;
         debug_assert!(
             matches!(assertion.from, AssertedFrom::SystemTime) || valid.to() == assertion.to

@@ -3,8 +3,6 @@
 //! A memtable takes ascending keys at a fraction of the cost of scattered ones: it goes on from
 //! where the last one went (RocksDB, `InlineSkipList::seq_splice_`).
 
-use rocksdb::{ColumnFamily, WriteBatch};
-
 /// Puts and deletes of one family; of several for one key the last counts.
 #[derive(Default)]
 pub(super) struct Sorted {
@@ -43,18 +41,14 @@ impl Sorted {
         self.entries.push(Entry { key, value: value_at, end, is_delete });
     }
 
-    /// Hands everything over in key order.
-    pub(super) fn write(&mut self, family: &ColumnFamily, writes: &mut WriteBatch) {
+    /// Calls `each` with everything in key order, without a value for a delete.
+    pub(super) fn drain(&mut self, each: &mut dyn FnMut(&[u8], Option<&[u8]>)) {
         let bytes = &self.bytes;
         // Stable: operations on one key keep their order.
         self.entries.sort_by(|a, b| bytes[a.key..a.value].cmp(&bytes[b.key..b.value]));
         for entry in &self.entries {
-            let key = &bytes[entry.key..entry.value];
-            if entry.is_delete {
-                writes.delete_cf(family, key);
-            } else {
-                writes.put_cf(family, key, &bytes[entry.value..entry.end]);
-            }
+            let value = (!entry.is_delete).then(|| &bytes[entry.value..entry.end]);
+            each(&bytes[entry.key..entry.value], value);
         }
     }
 }

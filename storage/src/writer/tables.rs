@@ -91,7 +91,7 @@ impl Table {
         key::index_prefix(index.id, &values)
     }
 
-    fn check(&self, write: &Write, system_time: SystemTime) -> Result<()> {
+    pub(crate) fn check(&self, write: &Write, system_time: SystemTime) -> Result<()> {
         let (key, assertion, event) = match &write.kind {
             WriteKind::Assert { key, assertion, event } => (key, assertion, event),
             WriteKind::Retract { .. } => {

@@ -169,7 +169,8 @@ async fn run(kills: usize, events: u64, seed: u64) -> Result<()> {
     line.server.stop()
 }
 
-fn cell_text(cell: &serde_json::Value) -> Option<String> {
+/// Returns a cell as the sink's text has it.
+pub(crate) fn cell_text(cell: &serde_json::Value) -> Option<String> {
     match cell {
         serde_json::Value::Null => None,
         serde_json::Value::String(text) => Some(text.clone()),

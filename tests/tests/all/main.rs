@@ -9,6 +9,7 @@ mod end_to_end;
 mod erase;
 mod model;
 mod projections;
+mod replay;
 mod scenario;
 mod sinks;
 mod tidy;
