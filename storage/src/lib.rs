@@ -21,13 +21,17 @@ mod index_fill;
 mod journal;
 mod key;
 mod meta;
+pub mod metrics;
 mod row;
 mod scan;
 pub mod schema;
+mod skew;
+mod standing;
 mod state;
 pub mod store;
 pub mod time;
 mod timeline;
+mod tuning;
 pub mod tx;
 pub mod value;
 pub mod view;
@@ -41,11 +45,14 @@ pub use batch::{
 pub use clock::{Clock, ManualClock, RealClock};
 pub use definitions::{Definition, DefinitionChange, DefinitionKind, Definitions, IndexDef};
 pub use error::{Error, Result};
+pub use failpoint::WRITE_PATH as FAILPOINTS;
 pub use schema::{
     ColumnDef, ColumnId, ColumnType, IndexId, Precedence, RowKey, TableDef, TableId, Tenant,
 };
+pub use standing::Standing;
 pub use store::{JournalEntry, Options, Store, Turn};
 pub use time::{Period, SystemTime, ValidTime};
+pub use tuning::Tuning;
 pub use tx::{Basis, TxId};
 pub use value::{Row, Value};
 pub use view::{KeyChange, Keys, Scan, SystemBound, ValidBound, Version, View};

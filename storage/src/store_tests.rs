@@ -479,3 +479,6 @@ fn a_correction_far_away_leaves_alone_what_lies_between() {
         .collect();
     assert_eq!(changed, [(15, 20), (485, 490)]);
 }
+
+#[path = "store_write_tests.rs"]
+mod write_path;

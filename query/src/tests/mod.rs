@@ -1,5 +1,6 @@
 //! Statements against a real store under a manual clock.
 
+mod alter;
 mod errors;
 mod kit;
 mod reads;

@@ -4,7 +4,9 @@
 //! everything else is evaluated inside the writer's turn, so that nothing comes in between, with
 //! now = the system time that the transaction will get.
 
+mod alter;
 mod change;
+mod dependents;
 mod draft;
 mod insert;
 mod literals;
@@ -35,6 +37,7 @@ use crate::system_tables::SystemTables;
 use draft::Draft;
 use returning::Returning;
 
+pub use alter::alter_table;
 pub use tables::{create_table, drop_table};
 
 /// What a request's writes are done with.
