@@ -41,15 +41,16 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// Opens or makes a data directory.
-    ///
-    /// # Errors
-    /// [`Error::InUse`] and [`Error::Format`], besides those of the file system and the engine.
+    /// As [`Engine::open_tuned`], with the defaults.
+    #[cfg(test)]
     pub(crate) fn open(path: &Path, block_cache_bytes: usize) -> Result<Self> {
         Self::open_tuned(path, block_cache_bytes, &Tuning::default())
     }
 
-    /// As [`Engine::open`], with settings of one's own.
+    /// Opens or makes a data directory.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] and [`Error::Format`], besides those of the file system and the engine.
     pub(crate) fn open_tuned(
         path: &Path,
         block_cache_bytes: usize,

@@ -60,6 +60,7 @@ impl Keeper {
     }
 
     /// Returns how it stands.
+    #[cfg(test)]
     pub(crate) fn now(&self) -> Standing {
         self.standing.borrow().clone()
     }
