@@ -6,6 +6,7 @@ mod bad_input;
 mod crash;
 mod docs;
 mod end_to_end;
+mod faults;
 mod model;
 mod projections;
 mod scenario;
