@@ -31,7 +31,8 @@ impl Disk {
         let at = folder.path().join("disk");
         fs::create_dir(&at)?;
         let size = format!("size={mib}m");
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&at);
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&at);
         let mounted = mount.status().context("the command mount")?;
         ensure!(mounted.success(), "a file system cannot be mounted: run this suite as root");
         Ok(Self { at, _folder: folder })
