@@ -233,10 +233,7 @@ fn parse(sql: &str) -> Result<ast::Select> {
 
 /// Returns a select list's names and expressions, with `*` expanded to those of `columns` whose
 /// names do not begin with `_`.
-fn items(
-    projection: &[ast::SelectItem],
-    columns: &[String],
-) -> Result<Vec<(String, ast::Expr)>> {
+fn items(projection: &[ast::SelectItem], columns: &[String]) -> Result<Vec<(String, ast::Expr)>> {
     let mut items = Vec::new();
     for item in projection {
         match item {

@@ -53,11 +53,16 @@ impl Failure {
 
     fn kept_back(code: Code, private: &dyn std::fmt::Display) -> Self {
         tracing::error!(error = %private, code = code.entry().name, "internal error");
-        Self::new(code, match code {
-            Code::Corrupt => "stored data is damaged; the server's log says where",
-            Code::IoFailed => "a file of the server could not be read or written; its log says more",
-            _ => "internal error; the server's log says more",
-        })
+        Self::new(
+            code,
+            match code {
+                Code::Corrupt => "stored data is damaged; the server's log says where",
+                Code::IoFailed => {
+                    "a file of the server could not be read or written; its log says more"
+                }
+                _ => "internal error; the server's log says more",
+            },
+        )
     }
 
     /// Adds what to do about it.

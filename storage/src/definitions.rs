@@ -105,7 +105,8 @@ impl Definitions {
         table: TableId,
         column: ColumnId,
     ) -> impl Iterator<Item = &ColumnType> {
-        let history = self.column_history.get(&table).and_then(|history| history.former.get(&column));
+        let history =
+            self.column_history.get(&table).and_then(|history| history.former.get(&column));
         history.into_iter().flatten()
     }
 

@@ -68,16 +68,7 @@ impl Engine {
         let db = Db::open_cf_descriptors(&options, &rocks, descriptors(&cache))?;
         let keeper = Keeper::new(path, tuning.disk_reserve_bytes);
         let cache_bytes_max = block_cache_bytes;
-        Ok(Self {
-            db,
-            rocks,
-            cache,
-            cache_bytes_max,
-            memtables,
-            keeper,
-            incarnation,
-            _lock: lock,
-        })
+        Ok(Self { db, rocks, cache, cache_bytes_max, memtables, keeper, incarnation, _lock: lock })
     }
 
     /// Returns who knows whether writes are taken.

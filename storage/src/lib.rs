@@ -16,6 +16,8 @@ mod error;
 mod event_ids;
 mod failpoint;
 mod families;
+#[cfg(test)]
+mod fixtures;
 mod index;
 mod index_fill;
 mod journal;

@@ -4,9 +4,8 @@
 use std::collections::BTreeMap;
 
 use everwhen_storage::{
-    Batch, DeadLetter, DefinitionChange, Keys, Origin, Scan, SourceAdvance,
-    SourcePosition, Store, SystemBound, SystemTime, TableDef, Tenant, Tx, TxId, ValidBound, Value,
-    Version, WriteKind,
+    Batch, DeadLetter, DefinitionChange, Keys, Origin, Scan, SourceAdvance, SourcePosition, Store,
+    SystemBound, SystemTime, TableDef, Tenant, Tx, TxId, ValidBound, Value, Version, WriteKind,
 };
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -59,7 +58,10 @@ impl Workload {
             made += 1;
             for step in history.steps {
                 if let Step::Commit(txs) = step {
-                    batches.push(Batch { txs: txs.into_iter().map(heavy).collect(), ..Batch::default() });
+                    batches.push(Batch {
+                        txs: txs.into_iter().map(heavy).collect(),
+                        ..Batch::default()
+                    });
                 }
             }
         }

@@ -30,7 +30,10 @@ async fn a_dropped_column_is_gone_and_does_not_come_back_under_its_name() {
     let before = kit.answer(Request::new("SELECT n FROM t")).await.basis;
     kit.alter("ALTER TABLE t DROP COLUMN n").await.unwrap();
     assert_eq!(kit.error("SELECT n FROM t").await.sqlstate(), "42703");
-    assert_eq!(kit.error("INSERT INTO t (_id, n, s) VALUES ('b', 1, 'x')").await.sqlstate(), "42703");
+    assert_eq!(
+        kit.error("INSERT INTO t (_id, n, s) VALUES ('b', 1, 'x')").await.sqlstate(),
+        "42703"
+    );
     assert_eq!(kit.rows("SELECT * FROM t").await, json!([["a", "2026-01-02", "x"]]));
     kit.alter("ALTER TABLE t ADD COLUMN n TEXT").await.unwrap();
     assert_eq!(kit.rows("SELECT n FROM t").await, json!([[null]]));
@@ -186,7 +189,8 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(self.0 >> 33).unwrap() % n
     }
 }
@@ -197,7 +201,9 @@ fn value(kind: &str, n: usize) -> (String, Json) {
         "INT" => (n.to_string(), json!(n)),
         "FLOAT" => (format!("{n}.5"), json!(f64::from(u32::try_from(n).unwrap()) + 0.5)),
         "BOOL" => (format!("{}", n % 2 == 0), json!(n % 2 == 0)),
-        "DATE" => (format!("DATE '2026-01-0{}'", n % 9 + 1), json!(format!("2026-01-0{}", n % 9 + 1))),
+        "DATE" => {
+            (format!("DATE '2026-01-0{}'", n % 9 + 1), json!(format!("2026-01-0{}", n % 9 + 1)))
+        }
         "TIMESTAMPTZ" => {
             let text = format!("2026-02-0{}T01:02:03Z", n % 9 + 1);
             (format!("TIMESTAMP '{text}'"), json!(text))
@@ -229,10 +235,8 @@ async fn history(seed: u64) {
     let kit = Kit::new();
     let mut random = Random(seed);
     let precedence = if seed % 2 == 0 { "recorded" } else { "effective" };
-    kit.write(&format!(
-        "CREATE TABLE t (_id INT PRIMARY KEY) WITH (precedence = '{precedence}')"
-    ))
-    .await;
+    kit.write(&format!("CREATE TABLE t (_id INT PRIMARY KEY) WITH (precedence = '{precedence}')"))
+        .await;
     let mut columns: Vec<Column> = Vec::new();
     let mut rows = 0;
     let mut answers: Vec<(String, Json)> = Vec::new();

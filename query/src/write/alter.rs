@@ -112,9 +112,7 @@ impl Altering<'_> {
         }
         if found.name.starts_with('_') || to.name.starts_with('_') {
             let message = "names that begin with an underscore belong to the database";
-            return Err(
-                Error::new(SqlState::InvalidTableDefinition, message).at(column.position)
-            );
+            return Err(Error::new(SqlState::InvalidTableDefinition, message).at(column.position));
         }
         self.refuse_taken(&to.name, to.position)?;
         // Projections go on under the names they were made with, mappings name columns anew with
@@ -161,9 +159,7 @@ impl Altering<'_> {
         let found = self.column(column)?;
         if self.table.is_key(found.id) {
             let message = format!("key column \"{}\" {why}", column.name);
-            return Err(
-                Error::new(SqlState::InvalidTableDefinition, message).at(column.position)
-            );
+            return Err(Error::new(SqlState::InvalidTableDefinition, message).at(column.position));
         }
         Ok(found)
     }
@@ -178,11 +174,7 @@ impl Altering<'_> {
     }
 
     /// Refuses a change that a mapping which computes the column would not survive.
-    fn refuse_written(
-        &self,
-        column: &NamedColumn,
-        breaks: impl Fn(&str) -> bool,
-    ) -> Result<()> {
+    fn refuse_written(&self, column: &NamedColumn, breaks: impl Fn(&str) -> bool) -> Result<()> {
         for writer in writers(self.definitions, self.table)? {
             if writer.columns.contains(&column.name) && breaks(&writer.name) {
                 return Err(depends(column, &format!("written by mapping \"{}\"", writer.name)));
@@ -207,9 +199,9 @@ impl Altering<'_> {
             Some(writer) => {
                 let message =
                     format!("mapping \"{}\" does not compute column \"{column}\"", writer.name);
-                Err(Error::new(SqlState::DependentObjects, message).at(position).with_hint(
-                    "every row it puts would be refused; leave the column nullable",
-                ))
+                Err(Error::new(SqlState::DependentObjects, message)
+                    .at(position)
+                    .with_hint("every row it puts would be refused; leave the column nullable"))
             }
         }
     }

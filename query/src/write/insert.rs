@@ -1,8 +1,8 @@
 //! INSERT and PATCH: rows to put or patch assertions.
 
 use everwhen_storage::{
-    AssertedFrom, Assertion, ColumnDef, ColumnId, ColumnType, Definitions, Op, Period, Row, RowKey, TableDef,
-    ValidTime, Value, Write, WriteKind,
+    AssertedFrom, Assertion, ColumnDef, ColumnId, ColumnType, Definitions, Op, Period, Row, RowKey,
+    TableDef, ValidTime, Value, Write, WriteKind,
 };
 
 use super::draft::{Draft, ID, column_or_new, not_null, value_for};

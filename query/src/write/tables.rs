@@ -98,7 +98,9 @@ pub async fn drop_table(store: &Store, drop: &DropTable) -> Result<WriteAnswer> 
     let writer = writers(&definitions, table)?.into_iter().next();
     let user = match writer {
         Some(writer) => Some(format!("mapping \"{}\"", writer.name)),
-        None => reader(store, &definitions, table, None).map(|name| format!("projection \"{name}\"")),
+        None => {
+            reader(store, &definitions, table, None).map(|name| format!("projection \"{name}\""))
+        }
     };
     if let Some(user) = user {
         let message = format!("table \"{}\" is used by {user}", drop.name);

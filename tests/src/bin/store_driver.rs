@@ -43,8 +43,7 @@ fn run(workload: &Workload, path: PathBuf, disk_reserve_bytes: u64) -> Result<()
     let clock = Arc::new(ManualClock::at(CLOCK));
     let options = Options { path, clock, sync: true, block_cache_bytes: 8 << 20 };
     // Little memory, so that flushes and compactions are under way all the time.
-    let tuning =
-        Tuning { memtable_bytes_max: 4 << 20, disk_reserve_bytes, ..Tuning::default() };
+    let tuning = Tuning { memtable_bytes_max: 4 << 20, disk_reserve_bytes, ..Tuning::default() };
     let store = Store::open_tuned(options, &tuning).map_err(|error| {
         say(&format!("not opened: {error}"));
         NOT_OPENED

@@ -51,15 +51,20 @@ impl Disk {
     /// Fills it but for so many bytes.
     fn fill(&self, but_for: u64) -> Result<()> {
         let mut filler = fs::OpenOptions::new().create(true).append(true).open(self.filler())?;
-        let block = vec![0_u8; 64 << 10];
-        while self.free_bytes()? > but_for {
-            let left = self.free_bytes()? - but_for;
-            let size = usize::try_from(left)?.min(block.len());
-            if filler.write_all(&block[..size]).is_err() {
-                break;
+        let block = vec![0_u8; 1 << 20];
+        loop {
+            let mut left = self.free_bytes()?.saturating_sub(but_for);
+            if left == 0 {
+                return Ok(());
+            }
+            while left > 0 {
+                let size = usize::try_from(left)?.min(block.len());
+                if filler.write_all(&block[..size]).is_err() {
+                    return Ok(());
+                }
+                left -= u64::try_from(size)?;
             }
         }
-        Ok(())
     }
 
     fn free(&self) -> Result<()> {
@@ -141,7 +146,7 @@ fn a_write_that_the_disk_refuses_is_not_there_and_succeeds_once_there_is_room() 
 /// The store is told to keep no reserve, so that it is the system that refuses.
 fn refused_by_the_disk(seed: u64) -> Result<()> {
     let disk = Disk::mount(192)?;
-    let batches = 4_000;
+    let batches = 1_500;
     let mut driving = Driving::start(&disk.data(), seed, batches)?;
     driving.wait_for("acked", Duration::from_secs(20))?;
     disk.fill(seed % 5 * 40_000)?;
