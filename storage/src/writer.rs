@@ -339,21 +339,7 @@ impl Writer {
 
         self.state.announce(last_tx);
         failpoint::pass("writer.before_commit");
-        let began = self.state.clock().monotonic();
-        engine.write(writes, self.syncing == Syncing::EveryCommit)?;
-        failpoint::pass("writer.after_commit");
-        let ended = self.state.clock().monotonic();
-        let transactions = last_tx.get() - self.last_tx.get();
-        let took = ended.saturating_duration_since(began);
-        self.recorder.committed(batches.len(), transactions, took);
-        match self.syncing {
-            Syncing::EveryCommit => self.recorder.synced(),
-            Syncing::Every(interval) => {
-                self.sync_due = self.sync_due.or_else(|| ended.checked_add(interval));
-            }
-            Syncing::Never => {}
-        }
-
+        self.write(writes, batches.len(), last_tx)?;
         for source in sources {
             let of = (source.stream.clone(), source.topic.clone(), source.partition);
             self.sources.insert(of, source.next_offset);
@@ -364,6 +350,25 @@ impl Writer {
         self.tables = tables;
         self.state.publish(last_tx, last_time, definitions, tenants);
         Ok(committed)
+    }
+
+    /// Hands a group to the engine, syncs it where that is due, and enters how long it took.
+    fn write(&mut self, writes: WriteBatch, batches: usize, last_tx: TxId) -> Result<()> {
+        let began = self.state.clock().monotonic();
+        self.engine.write(writes, self.syncing == Syncing::EveryCommit)?;
+        failpoint::pass("writer.after_commit");
+        let ended = self.state.clock().monotonic();
+        let transactions = last_tx.get() - self.last_tx.get();
+        let took = ended.saturating_duration_since(began);
+        self.recorder.committed(batches, transactions, took);
+        match self.syncing {
+            Syncing::EveryCommit => self.recorder.synced(),
+            Syncing::Every(interval) => {
+                self.sync_due = self.sync_due.or_else(|| ended.checked_add(interval));
+            }
+            Syncing::Never => {}
+        }
+        Ok(())
     }
 
     /// Returns the definitions after the group, if it changes them, with their transaction.

@@ -231,83 +231,117 @@ async fn answers_at_every_past_basis_stay_as_they_were() {
     }
 }
 
-async fn history(seed: u64) {
-    let kit = Kit::new();
-    let mut random = Random(seed);
-    let precedence = if seed % 2 == 0 { "recorded" } else { "effective" };
-    kit.write(&format!("CREATE TABLE t (_id INT PRIMARY KEY) WITH (precedence = '{precedence}')"))
-        .await;
-    let mut columns: Vec<Column> = Vec::new();
-    let mut rows = 0;
-    let mut answers: Vec<(String, Json)> = Vec::new();
-    for step in 0..40 {
-        let what = random.below(10);
-        let widening = |kind: &str| match kind {
-            "INT" => vec!["FLOAT", "TEXT", "JSON"],
-            "BOOL" => vec!["TEXT", "JSON"],
-            "DATE" => vec!["TIMESTAMPTZ"],
-            _ => vec![],
-        };
-        if columns.is_empty() || what == 0 {
-            let kind = ["INT", "BOOL", "DATE", "TEXT", "JSON"][random.below(5)];
-            kit.alter(&format!("ALTER TABLE t ADD c{step} {kind}")).await.unwrap();
-            columns.push(Column { name: format!("c{step}"), kind, values: vec![Json::Null; rows] });
-        } else if what == 1 {
-            let gone = columns.remove(random.below(columns.len()));
-            kit.alter(&format!("ALTER TABLE t DROP {}", gone.name)).await.unwrap();
-        } else if what == 2 {
-            let at = random.below(columns.len());
-            let name = format!("r{step}");
-            let sql = format!("ALTER TABLE t RENAME {} TO {name}", columns[at].name);
-            kit.alter(&sql).await.unwrap();
-            columns[at].name = name;
-        } else if what <= 4 {
-            let at = random.below(columns.len());
-            let wider = widening(columns[at].kind);
-            if !wider.is_empty() {
-                let kind = wider[random.below(wider.len())];
-                let sql = format!("ALTER TABLE t ALTER {} TYPE {kind}", columns[at].name);
-                kit.alter(&sql).await.unwrap();
-                columns[at].values.iter_mut().for_each(|value| *value = widened(value, kind));
-                columns[at].kind = kind;
+/// A table under random changes and what it must show.
+struct Table {
+    kit: Kit,
+    random: Random,
+    columns: Vec<Column>,
+    rows: usize,
+}
+
+impl Table {
+    async fn new(seed: u64) -> Self {
+        let kit = Kit::new();
+        let precedence = if seed.is_multiple_of(2) { "recorded" } else { "effective" };
+        let options = format!("WITH (precedence = '{precedence}')");
+        kit.write(&format!("CREATE TABLE t (_id INT PRIMARY KEY) {options}")).await;
+        Self { kit, random: Random(seed), columns: Vec::new(), rows: 0 }
+    }
+
+    async fn alter(&self, change: &str) {
+        self.kit.alter(&format!("ALTER TABLE t {change}")).await.unwrap();
+    }
+
+    async fn step(&mut self, step: usize) {
+        let what = self.random.below(10);
+        let at = self.random.below(self.columns.len().max(1));
+        match what {
+            _ if self.columns.is_empty() => self.add(step).await,
+            0 => self.add(step).await,
+            1 => {
+                let gone = self.columns.remove(at);
+                self.alter(&format!("DROP {}", gone.name)).await;
             }
-        } else if rows > 0 && what <= 6 {
-            let (row, at) = (random.below(rows), random.below(columns.len()));
-            let (sql, shown) = value(columns[at].kind, step);
-            let name = &columns[at].name;
-            kit.write(&format!("UPDATE t SET {name} = {sql} WHERE _id = {row}")).await;
-            columns[at].values[row] = shown;
-        } else {
-            let mut names = vec!["_id".to_owned()];
-            let mut values = vec![rows.to_string()];
-            for column in &mut columns {
-                let (sql, shown) = value(column.kind, step);
-                names.push(column.name.clone());
-                values.push(sql);
-                column.values.push(shown);
+            2 => {
+                let name = format!("r{step}");
+                self.alter(&format!("RENAME {} TO {name}", self.columns[at].name)).await;
+                self.columns[at].name = name;
             }
-            let (names, values) = (names.join(", "), values.join(", "));
-            kit.write(&format!("INSERT INTO t ({names}) VALUES ({values})")).await;
-            rows += 1;
+            3 | 4 => self.widen(at).await,
+            5 | 6 if self.rows > 0 => {
+                let row = self.random.below(self.rows);
+                let (sql, shown) = value(self.columns[at].kind, step);
+                let name = &self.columns[at].name;
+                self.kit.write(&format!("UPDATE t SET {name} = {sql} WHERE _id = {row}")).await;
+                self.columns[at].values[row] = shown;
+            }
+            _ => self.insert(step).await,
         }
-        let answer = kit.answer(Request::new("SELECT * FROM t ORDER BY _id")).await;
-        let basis = answer.basis.clone();
-        let names: Vec<_> = answer.columns.iter().map(|(name, _)| name.clone()).collect();
-        let expected: Vec<_> = columns.iter().map(|column| column.name.clone()).collect();
-        assert_eq!(names[1..], expected, "seed {seed} step {step}");
-        let found = super::kit::collect(answer).await.unwrap();
+    }
+
+    async fn add(&mut self, step: usize) {
+        let kind = ["INT", "BOOL", "DATE", "TEXT", "JSON"][self.random.below(5)];
+        let name = format!("c{step}");
+        self.alter(&format!("ADD {name} {kind}")).await;
+        self.columns.push(Column { name, kind, values: vec![Json::Null; self.rows] });
+    }
+
+    async fn widen(&mut self, at: usize) {
+        let wider: &[&str] = match self.columns[at].kind {
+            "INT" => &["FLOAT", "TEXT", "JSON"],
+            "BOOL" => &["TEXT", "JSON"],
+            "DATE" => &["TIMESTAMPTZ"],
+            _ => return,
+        };
+        let kind = wider[self.random.below(wider.len())];
+        self.alter(&format!("ALTER {} TYPE {kind}", self.columns[at].name)).await;
+        self.columns[at].values.iter_mut().for_each(|value| *value = widened(value, kind));
+        self.columns[at].kind = kind;
+    }
+
+    async fn insert(&mut self, step: usize) {
+        let mut names = vec!["_id".to_owned()];
+        let mut values = vec![self.rows.to_string()];
+        for column in &mut self.columns {
+            let (sql, shown) = value(column.kind, step);
+            names.push(column.name.clone());
+            values.push(sql);
+            column.values.push(shown);
+        }
+        let (names, values) = (names.join(", "), values.join(", "));
+        self.kit.write(&format!("INSERT INTO t ({names}) VALUES ({values})")).await;
+        self.rows += 1;
+    }
+
+    /// Returns the names of the columns and all rows, as they must be now.
+    fn expected(&self) -> (Vec<String>, Json) {
+        let id = std::iter::once("_id".to_owned());
+        let names = id.chain(self.columns.iter().map(|column| column.name.clone())).collect();
         let row = |row: usize| {
             let id = std::iter::once(json!(row));
-            id.chain(columns.iter().map(|column| column.values[row].clone())).collect::<Json>()
+            let values = self.columns.iter().map(|column| column.values[row].clone());
+            id.chain(values).collect::<Json>()
         };
-        let expected: Json = (0..rows).map(row).collect();
-        assert_eq!(found, expected, "seed {seed} step {step}");
+        (names, (0..self.rows).map(row).collect())
+    }
+}
+
+async fn history(seed: u64) {
+    let mut table = Table::new(seed).await;
+    let mut answers: Vec<(String, Json)> = Vec::new();
+    for step in 0..40 {
+        table.step(step).await;
+        let answer = table.kit.answer(Request::new("SELECT * FROM t ORDER BY _id")).await;
+        let basis = answer.basis.clone();
+        let names: Vec<_> = answer.columns.iter().map(|(name, _)| name.clone()).collect();
+        let found = super::kit::collect(answer).await.unwrap();
+        assert_eq!((names, &found), (table.expected().0, &table.expected().1), "{seed}: {step}");
         answers.push((basis, found));
-        kit.clock_forward();
+        table.kit.clock_forward();
     }
     for (step, (basis, then)) in answers.iter().enumerate() {
         let request =
             Request { basis: Some(basis.clone()), ..Request::new("SELECT * FROM t ORDER BY _id") };
-        assert_eq!(kit.rows_of(request).await, *then, "seed {seed}, basis of step {step}");
+        assert_eq!(table.kit.rows_of(request).await, *then, "seed {seed}, basis of step {step}");
     }
 }

@@ -146,7 +146,7 @@ fn a_write_that_the_disk_refuses_is_not_there_and_succeeds_once_there_is_room() 
 /// The store is told to keep no reserve, so that it is the system that refuses.
 fn refused_by_the_disk(seed: u64) -> Result<()> {
     let disk = Disk::mount(192)?;
-    let batches = 1_500;
+    let batches = 600;
     let mut driving = Driving::start(&disk.data(), seed, batches)?;
     driving.wait_for("acked", Duration::from_secs(20))?;
     disk.fill(seed % 5 * 40_000)?;
