@@ -255,7 +255,8 @@ fn table_for(
             declared: false,
         },
     };
-    let mut next = table.columns.iter().map(|column| column.id.0 + 1).max().unwrap_or(0);
+    let added = table.columns.iter().map(|column| column.id.0 + 1).max().unwrap_or(0);
+    let mut next = added.max(definitions.next_column(table.id).0);
     for field in program.output_schema().fields() {
         if special(field.name()).is_some() || table.column(field.name()).is_some() {
             continue;

@@ -89,6 +89,7 @@ impl Error {
             Self::Exists { .. } => "42710",
             Self::LeaseLost { .. } => "55000",
             Self::Query(error) => error.sqlstate(),
+            Self::Storage(everwhen_storage::Error::DiskFull { .. }) => "53100",
             Self::Storage(_) | Self::Corrupt { .. } | Self::Internal { .. } => "XX000",
             Self::Evaluate { .. } => "22000",
         }

@@ -61,6 +61,8 @@ pub enum SqlState {
     GroupingError,
     /// 42804: a value or expression of the wrong type.
     DatatypeMismatch,
+    /// 42846: a type that does not hold another's values.
+    CannotCoerce,
     /// 42883: a function or operator that does not exist.
     UndefinedFunction,
     /// 42P01: a table that does not exist.
@@ -75,6 +77,8 @@ pub enum SqlState {
     InvalidTableDefinition,
     /// 53200: over the memory budget.
     OutOfMemory,
+    /// 53100: there is no room on the server's disk.
+    DiskFull,
     /// 54000: over a limit on the size of a statement or an answer.
     LimitExceeded,
     /// 54001: a statement nested too deeply or chained too long.
@@ -85,10 +89,14 @@ pub enum SqlState {
     QueryCanceled,
     /// 57P03: the server is shutting down.
     CannotConnectNow,
+    /// 58030: a file of the server's could not be read or written.
+    IoError,
     /// P0004: an ASSERT that did not hold.
     AssertFailure,
     /// XX000: a fault of ours.
     Internal,
+    /// XX001: stored bytes are damaged.
+    DataCorrupted,
 }
 
 impl SqlState {
@@ -119,20 +127,24 @@ impl SqlState {
             Self::DuplicateAlias => "42712",
             Self::GroupingError => "42803",
             Self::DatatypeMismatch => "42804",
+            Self::CannotCoerce => "42846",
             Self::UndefinedFunction => "42883",
             Self::UndefinedTable => "42P01",
             Self::UndefinedParameter => "42P02",
             Self::DuplicateTable => "42P07",
             Self::InvalidColumnReference => "42P10",
             Self::InvalidTableDefinition => "42P16",
+            Self::DiskFull => "53100",
             Self::OutOfMemory => "53200",
             Self::LimitExceeded => "54000",
             Self::StatementTooComplex => "54001",
             Self::ObjectNotInState => "55000",
             Self::QueryCanceled => "57014",
             Self::CannotConnectNow => "57P03",
+            Self::IoError => "58030",
             Self::AssertFailure => "P0004",
             Self::Internal => "XX000",
+            Self::DataCorrupted => "XX001",
         }
     }
 }
@@ -265,6 +277,7 @@ impl Error {
                 self.state(),
                 SqlState::SerializationFailure
                     | SqlState::UnreachedBasis
+                    | SqlState::DiskFull
                     | SqlState::OutOfMemory
                     | SqlState::CannotConnectNow
             ),
@@ -348,6 +361,9 @@ fn storage_state(error: &everwhen_storage::Error) -> SqlState {
         Storage::Unreached { .. } => SqlState::UnreachedBasis,
         Storage::Forgotten { .. } => SqlState::InvalidParameter,
         Storage::Closed => SqlState::CannotConnectNow,
+        Storage::DiskFull { .. } => SqlState::DiskFull,
+        error if error.is_damage() => SqlState::DataCorrupted,
+        error if error.is_io() => SqlState::IoError,
         _ => SqlState::Internal,
     }
 }

@@ -33,6 +33,7 @@ pub use engine::{Engine, EngineOptions, Outcome, QUERY_STACK_BYTES, Request, Wri
 pub use error::{Error, Result, SqlState};
 pub use params::Params;
 pub use system_tables::SystemTable;
+pub use write::alter_table;
 
 #[cfg(test)]
 mod tests;

@@ -77,6 +77,14 @@ impl RecordProgram {
         parse(sql).map(drop)
     }
 
+    /// Returns the names that `SELECT .. [WHERE ..]` computes, over records of these columns.
+    ///
+    /// # Errors
+    /// 42601 and 0A000, as [`Self::compile`] answers them.
+    pub fn output_names(sql: &str, columns: &[String]) -> Result<Vec<String>> {
+        Ok(items(&parse(sql)?.projection, columns)?.into_iter().map(|(name, _)| name).collect())
+    }
+
     /// Compiles as [`Self::compile`] does, and answers in [`Computed::sent`] which outputs rest on
     /// fields that the record did not have: by `sent` for columns, by `json_contains` for paths
     /// into JSON documents.
@@ -98,9 +106,10 @@ impl RecordProgram {
             }
             None => None,
         };
+        let columns: Vec<String> = input.fields().iter().map(|f| f.name().clone()).collect();
         let mut outputs = Vec::new();
         let mut fields = Vec::<Field>::new();
-        for (name, expression) in compiler.items(&select.projection)? {
+        for (name, expression) in items(&select.projection, &columns)? {
             if fields.iter().any(|field| *field.name() == name) {
                 let message = format!("column \"{name}\" is computed twice");
                 return Err(Error::new(SqlState::DuplicateColumn, message));
@@ -222,6 +231,36 @@ fn parse(sql: &str) -> Result<ast::Select> {
     Ok(*select)
 }
 
+/// Returns a select list's names and expressions, with `*` expanded to those of `columns` whose
+/// names do not begin with `_`.
+fn items(projection: &[ast::SelectItem], columns: &[String]) -> Result<Vec<(String, ast::Expr)>> {
+    let mut items = Vec::new();
+    for item in projection {
+        match item {
+            ast::SelectItem::ExprWithAlias { expr, alias } => {
+                items.push((folded(alias), expr.clone()));
+            }
+            ast::SelectItem::UnnamedExpr(expr) => match expr {
+                ast::Expr::Identifier(name) => items.push((folded(name), expr.clone())),
+                _ => {
+                    let message = format!("\"{expr}\" has no name");
+                    return Err(Error::syntax(message).with_hint("name it: expression AS name"));
+                }
+            },
+            ast::SelectItem::Wildcard(_) => {
+                for name in columns.iter().filter(|name| !name.starts_with('_')) {
+                    let ident = ast::Ident::with_quote('"', name);
+                    items.push((name.clone(), ast::Expr::Identifier(ident)));
+                }
+            }
+            other => {
+                return Err(Error::unsupported(format!("\"{other}\" in a mapping")));
+            }
+        }
+    }
+    Ok(items)
+}
+
 struct Compiler<'a> {
     state: SessionState,
     schema: DFSchema,
@@ -229,36 +268,6 @@ struct Compiler<'a> {
 }
 
 impl Compiler<'_> {
-    /// Returns the select list's names and expressions, with `*` expanded.
-    fn items(&self, projection: &[ast::SelectItem]) -> Result<Vec<(String, ast::Expr)>> {
-        let mut items = Vec::new();
-        for item in projection {
-            match item {
-                ast::SelectItem::ExprWithAlias { expr, alias } => {
-                    items.push((folded(alias), expr.clone()));
-                }
-                ast::SelectItem::UnnamedExpr(expr) => match expr {
-                    ast::Expr::Identifier(name) => items.push((folded(name), expr.clone())),
-                    _ => {
-                        let message = format!("\"{expr}\" has no name");
-                        return Err(Error::syntax(message).with_hint("name it: expression AS name"));
-                    }
-                },
-                ast::SelectItem::Wildcard(_) => {
-                    let shown = self.schema.fields().iter().map(|field| field.name());
-                    for name in shown.filter(|name| !name.starts_with('_')) {
-                        let ident = ast::Ident::with_quote('"', name);
-                        items.push((name.clone(), ast::Expr::Identifier(ident)));
-                    }
-                }
-                other => {
-                    return Err(Error::unsupported(format!("\"{other}\" in a mapping")));
-                }
-            }
-        }
-        Ok(items)
-    }
-
     fn logical(&self, expression: ast::Expr, name: &str) -> Result<Expr> {
         refuse_subqueries(&expression, name)?;
         let item = ast::ExprWithAlias { expr: expression, alias: None };

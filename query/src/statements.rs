@@ -12,6 +12,7 @@ pub enum DefinitionStatement {
     CreateProjection(CreateProjection),
     Drop(DropDefinition),
     ExplainProjection(ExplainProjection),
+    AlterTable(AlterTable),
 }
 
 /// A declared column of a table or a stream.
@@ -53,6 +54,40 @@ pub struct SetRetention {
 pub struct DropTable {
     pub name: String,
     pub if_exists: bool,
+    pub position: usize,
+}
+
+/// `ALTER TABLE [IF EXISTS] name change`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AlterTable {
+    pub name: String,
+    pub if_exists: bool,
+    pub position: usize,
+    pub change: ColumnChange,
+}
+
+/// What an ALTER TABLE does to one column.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ColumnChange {
+    /// `ADD [COLUMN] [IF NOT EXISTS] name type [NOT NULL]`.
+    Add { column: DeclaredColumn, if_not_exists: bool },
+    /// `DROP [COLUMN] [IF EXISTS] name`.
+    Drop { column: NamedColumn, if_exists: bool },
+    /// `RENAME [COLUMN] name TO name`.
+    Rename { column: NamedColumn, to: NamedColumn },
+    /// `ALTER [COLUMN] name [SET DATA] TYPE type`.
+    Type { column: NamedColumn, kind: ColumnType },
+    /// `ALTER [COLUMN] name SET NOT NULL`.
+    SetNotNull { column: NamedColumn },
+    /// `ALTER [COLUMN] name DROP NOT NULL`.
+    DropNotNull { column: NamedColumn },
+}
+
+/// A column named by a statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedColumn {
+    pub name: String,
+    /// 1-based character in the statement's text.
     pub position: usize,
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use everwhen_query::columns::json_of;
+use everwhen_query::statements::DefinitionStatement;
 use everwhen_query::{Engine, EngineOptions, Error, Outcome, Request};
 use everwhen_storage::{ManualClock, Options, Store, ValidTime};
 use futures::StreamExt;
@@ -55,6 +56,9 @@ impl Database {
                     }
                 }
                 Ok(rows)
+            }
+            Outcome::Define(DefinitionStatement::AlterTable(alter)) => {
+                everwhen_query::alter_table(&self.store, &alter).await.map(|_| Vec::new())
             }
             Outcome::Written(_) | Outcome::Define(_) => Ok(Vec::new()),
         }

@@ -9,11 +9,11 @@ use std::time::Duration;
 use everwhen_ingest::{Ingest, IngestOptions};
 use everwhen_projector::compute::{ProjectionOptions, Projections};
 use everwhen_query::{Engine, EngineOptions};
-use everwhen_storage::{Clock, ManualClock, Options, RealClock, Store};
+use everwhen_storage::{Clock, ManualClock, Options, RealClock, Standing, Store, Tuning};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::{Handle, Runtime};
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, WalSync};
 use crate::delivery::{self, Delivery};
 use crate::health::Health;
 use crate::housekeeping::Housekeeping;
@@ -42,6 +42,8 @@ pub enum Error {
     Threads(std::io::Error),
     #[error("the {name} listener stopped: {why}")]
     Stopped { name: &'static str, why: String },
+    #[error("the store takes no more writes: {0}")]
+    StoreFailed(String),
     #[error("cannot describe the gRPC services: {0}")]
     Describe(#[from] tonic_reflection::server::Error),
 }
@@ -208,8 +210,16 @@ impl RunningApp {
         &self.services.store
     }
 
-    /// Waits until a part that must run stops by itself.
+    /// Waits until a part that must run stops by itself, or the store takes no more writes.
     pub async fn failed(&mut self) -> Error {
+        let mut standing = self.services.store.watch_standing();
+        let store = async move {
+            match standing.wait_for(|now| matches!(now, Standing::Failed { .. })).await.as_deref() {
+                Ok(Standing::Failed { why }) => Error::StoreFailed(why.clone()),
+                // The store was closed, by whoever stops the server.
+                _ => std::future::pending().await,
+            }
+        };
         let delivery = async {
             match &mut self.delivery {
                 Some(delivery) => delivery.failed().await,
@@ -219,6 +229,7 @@ impl RunningApp {
         tokio::select! {
             error = self.listeners.failed() => error,
             error = delivery => error,
+            error = store => error,
         }
     }
 
@@ -261,10 +272,18 @@ async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> Result<Store, Err
     let options = Options {
         path: config.data.clone(),
         clock,
-        sync: config.sync,
+        sync: config.wal_sync == WalSync::PerBatch,
         block_cache_bytes: config.block_cache_bytes,
     };
-    match tokio::task::spawn_blocking(move || Store::open(options)).await {
+    let bytes = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+    let tuning = Tuning {
+        sync_interval: (config.wal_sync == WalSync::Interval).then_some(config.wal_sync_interval),
+        memtable_bytes_max: config.memtable_bytes_max,
+        background_jobs: config.background_jobs,
+        background_bytes_per_second: bytes(config.background_bytes_per_second),
+        disk_reserve_bytes: bytes(config.disk_reserve_bytes),
+    };
+    match tokio::task::spawn_blocking(move || Store::open_tuned(options, &tuning)).await {
         Ok(store) => Ok(store?),
         Err(error) => Err(Error::Threads(std::io::Error::other(error))),
     }

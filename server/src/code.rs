@@ -31,12 +31,14 @@ pub enum Code {
     OverLimit,
     BodyTooLarge,
     Busy,
+    DiskFull,
     OutOfResources,
     Unavailable,
     Forbidden,
     NotFound,
     MethodNotAllowed,
     NotAcceptable,
+    IoFailed,
     Corrupt,
     Internal,
 }
@@ -96,12 +98,14 @@ pub const TABLE: &[Entry] = &[
     entry(Code::OverLimit, "over_limit", 400, Grpc::ResourceExhausted, "54000"),
     entry(Code::BodyTooLarge, "body_too_large", 413, Grpc::ResourceExhausted, "54000"),
     entry(Code::Busy, "too_many_requests", 429, Grpc::ResourceExhausted, "53300"),
+    entry(Code::DiskFull, "disk_full", 507, Grpc::ResourceExhausted, "53100"),
     entry(Code::OutOfResources, "out_of_resources", 503, Grpc::ResourceExhausted, "53000"),
     entry(Code::Unavailable, "unavailable", 503, Grpc::Unavailable, "57P01"),
     entry(Code::Forbidden, "forbidden", 403, Grpc::PermissionDenied, "42501"),
     entry(Code::NotFound, "not_found", 404, Grpc::NotFound, "02000"),
     entry(Code::MethodNotAllowed, "method_not_allowed", 405, Grpc::Unimplemented, "08P01"),
     entry(Code::NotAcceptable, "not_acceptable", 406, Grpc::InvalidArgument, "08P01"),
+    entry(Code::IoFailed, "io_error", 500, Grpc::Internal, "58030"),
     entry(Code::Corrupt, "data_corrupted", 500, Grpc::DataLoss, "XX001"),
     entry(Code::Internal, "internal_error", 500, Grpc::Internal, "XX000"),
 ];
@@ -128,8 +132,10 @@ const STATES: &[(&str, Code)] = &[
     ("42883", Code::UndefinedFunction),
     ("42P01", Code::UndefinedTable),
     ("42P07", Code::Duplicate),
+    ("53100", Code::DiskFull),
     ("53300", Code::Busy),
     ("57014", Code::Cancelled),
+    ("58030", Code::IoFailed),
     ("P0004", Code::AssertionFailed),
     ("XX001", Code::Corrupt),
 ];
@@ -168,7 +174,7 @@ impl Code {
 
     /// True where the fault is the server's own, so that its text is not for clients.
     pub const fn is_internal(self) -> bool {
-        matches!(self, Self::Internal | Self::Corrupt)
+        matches!(self, Self::Internal | Self::Corrupt | Self::IoFailed)
     }
 }
 
@@ -201,12 +207,14 @@ mod tests {
         Code::OverLimit,
         Code::BodyTooLarge,
         Code::Busy,
+        Code::DiskFull,
         Code::OutOfResources,
         Code::Unavailable,
         Code::Forbidden,
         Code::NotFound,
         Code::MethodNotAllowed,
         Code::NotAcceptable,
+        Code::IoFailed,
         Code::Corrupt,
         Code::Internal,
     ];
@@ -245,6 +253,8 @@ mod tests {
             ("57014", Code::Cancelled, 504),
             ("54000", Code::OverLimit, 400),
             ("53200", Code::OutOfResources, 503),
+            ("53100", Code::DiskFull, 507),
+            ("58030", Code::IoFailed, 500),
             ("25006", Code::ReadOnly, 400),
             ("0A000", Code::NotSupported, 400),
             ("3D000", Code::UnknownTenant, 404),

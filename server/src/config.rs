@@ -26,9 +26,14 @@ pub struct Config {
     pub test_clock: Option<ValidTime>,
     /// Log filter directives.
     pub log: String,
-    /// Sync the store's log at every commit.
-    pub sync: bool,
+    pub wal_sync: WalSync,
+    /// How often the store's log is synced under [`WalSync::Interval`].
+    pub wal_sync_interval: Duration,
     pub block_cache_bytes: usize,
+    pub memtable_bytes_max: usize,
+    pub background_jobs: usize,
+    pub background_bytes_per_second: usize,
+    pub disk_reserve_bytes: usize,
     pub query_memory_bytes_max: usize,
     pub query_threads: usize,
     /// `None` for no limit.
@@ -41,6 +46,17 @@ pub struct Config {
     pub drain: Duration,
     /// How long an erasure waits for projections.
     pub erase_deadline: Duration,
+}
+
+/// When the store's log is synced to the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WalSync {
+    /// Before a batch of writes is answered.
+    PerBatch,
+    /// At intervals; answers do not wait for it.
+    Interval,
+    /// When the operating system does.
+    Off,
 }
 
 /// Where a front end listens.
@@ -144,16 +160,53 @@ pub const KEYS: &[Key] = &[
         show: |c| Some(quoted(&c.log)),
     },
     Key {
-        name: "sync",
-        doc: "sync the store's log at every commit; off loses the last commits at a power failure",
-        set: |c, raw| switch(raw).map(|v| c.sync = v),
-        show: |c| Some(c.sync.to_string()),
+        name: "wal_sync",
+        doc: "when the store's log is synced: per-batch, before writes are answered; interval or off lose the last ones at a power failure",
+        set: |c, raw| WalSync::parse(&text(raw)?).map(|v| c.wal_sync = v),
+        show: |c| Some(quoted(c.wal_sync.as_text())),
+    },
+    Key {
+        name: "wal_sync_interval_ms",
+        doc: "how often it is synced with wal_sync = \"interval\"",
+        set: |c, raw| {
+            let interval = millis(raw)?;
+            if interval.is_zero() {
+                return Err("must be at least 1".to_owned());
+            }
+            c.wal_sync_interval = interval;
+            Ok(())
+        },
+        show: |c| Some(c.wal_sync_interval.as_millis().to_string()),
     },
     Key {
         name: "block_cache_bytes",
         doc: "memory for the store's block cache",
         set: |c, raw| whole(raw, 1 << 20).map(|v| c.block_cache_bytes = v),
         show: |c| Some(c.block_cache_bytes.to_string()),
+    },
+    Key {
+        name: "memtable_bytes_max",
+        doc: "memory for what is written and not yet flushed to sorted files",
+        set: |c, raw| whole(raw, 16 << 20).map(|v| c.memtable_bytes_max = v),
+        show: |c| Some(c.memtable_bytes_max.to_string()),
+    },
+    Key {
+        name: "background_jobs",
+        doc: "threads that flush and compact; 0 for one a core, at least 4",
+        set: |c, raw| whole(raw, 0).map(|v| c.background_jobs = v),
+        show: |c| Some(c.background_jobs.to_string()),
+    },
+    Key {
+        name: "background_bytes_per_second",
+        doc: "what flushes and compactions may write in a second; 0 for no limit",
+        set: |c, raw| whole(raw, 0).map(|v| c.background_bytes_per_second = v),
+        show: |c| Some(c.background_bytes_per_second.to_string()),
+    },
+    Key {
+        name: "disk_reserve_bytes",
+        doc: "room kept free on the disk: writes are refused before it is used up, reads go on",
+        set: |c, raw| whole(raw, 0).map(|v| c.disk_reserve_bytes = v),
+        show: |c| Some(c.disk_reserve_bytes.to_string()),
     },
     Key {
         name: "query_memory_bytes_max",
@@ -223,8 +276,13 @@ impl Default for Config {
             projector: None,
             test_clock: None,
             log: "info".to_owned(),
-            sync: true,
+            wal_sync: WalSync::PerBatch,
+            wal_sync_interval: Duration::from_millis(100),
             block_cache_bytes: 256 << 20,
+            memtable_bytes_max: 512 << 20,
+            background_jobs: 0,
+            background_bytes_per_second: 0,
+            disk_reserve_bytes: 64 << 20,
             query_memory_bytes_max: 1 << 30,
             query_threads: 0,
             query_timeout: Some(Duration::from_secs(300)),
@@ -348,6 +406,24 @@ impl Config {
     }
 }
 
+impl WalSync {
+    const ALL: [Self; 3] = [Self::PerBatch, Self::Interval, Self::Off];
+
+    /// Returns the setting's word.
+    pub const fn as_text(self) -> &'static str {
+        match self {
+            Self::PerBatch => "per-batch",
+            Self::Interval => "interval",
+            Self::Off => "off",
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|setting| setting.as_text() == text);
+        found.ok_or_else(|| format!("expected per-batch, interval or off, got \"{text}\""))
+    }
+}
+
 impl Listen {
     /// Returns the address, or `off`.
     pub fn as_text(&self) -> &str {
@@ -432,18 +508,6 @@ fn millis(raw: &Raw) -> Result<Duration, String> {
     u64::try_from(number).map(Duration::from_millis).map_err(|error| error.to_string())
 }
 
-fn switch(raw: &Raw) -> Result<bool, String> {
-    match raw {
-        Raw::Toml(toml::Value::Boolean(on)) => Ok(*on),
-        Raw::Text(text) => match text.as_str() {
-            "true" | "on" | "1" => Ok(true),
-            "false" | "off" | "0" => Ok(false),
-            _ => Err(format!("expected true or false, got \"{text}\"")),
-        },
-        Raw::Toml(other) => Err(format!("expected true or false, got {}", other.type_str())),
-    }
-}
-
 fn listen(raw: &Raw) -> Result<Listen, String> {
     let text = text(raw)?;
     if text == "off" {
@@ -509,9 +573,9 @@ mod tests {
         let file = file("record_bytes_max = \"big\"");
         let error = Config::load(Some(file.path()), &env(&[]), &[]).unwrap_err().to_string();
         assert!(error.contains("record_bytes_max") && error.contains("whole number"), "{error}");
-        let environment = env(&[("EVERWHEN_SYNC", "maybe")]);
+        let environment = env(&[("EVERWHEN_WAL_SYNC", "maybe")]);
         let error = Config::load(None, &environment, &[]).unwrap_err().to_string();
-        assert!(error.starts_with("EVERWHEN_SYNC") && error.contains("maybe"), "{error}");
+        assert!(error.starts_with("EVERWHEN_WAL_SYNC") && error.contains("maybe"), "{error}");
     }
 
     #[test]
@@ -532,6 +596,8 @@ mod tests {
             ("data", "/tmp/with \"quotes\"".to_owned()),
             ("test_clock", "2026-01-05T09:00:00Z".to_owned()),
             ("query_timeout_ms", "0".to_owned()),
+            ("wal_sync", "interval".to_owned()),
+            ("wal_sync_interval_ms", "20".to_owned()),
         ];
         let config = Config::load(None, &env(&[]), &flags).unwrap();
         let printed = file(&config.to_toml());

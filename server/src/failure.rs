@@ -41,15 +41,28 @@ impl Failure {
     pub fn of_sqlstate(sqlstate: &str, detail: String) -> Self {
         let code = Code::of_sqlstate(sqlstate);
         if code.is_internal() {
-            return Self::internal(&detail);
+            return Self::kept_back(code, &detail);
         }
         Self { sqlstate: Cow::Owned(sqlstate.to_owned()), ..Self::new(code, detail) }
     }
 
     /// Logs what happened inside and builds the failure that tells the client no more than that.
     pub fn internal(private: &dyn std::fmt::Display) -> Self {
-        tracing::error!(error = %private, "internal error");
-        Self::new(Code::Internal, "internal error; the server's log says more")
+        Self::kept_back(Code::Internal, private)
+    }
+
+    fn kept_back(code: Code, private: &dyn std::fmt::Display) -> Self {
+        tracing::error!(error = %private, code = code.entry().name, "internal error");
+        Self::new(
+            code,
+            match code {
+                Code::Corrupt => "stored data is damaged; the server's log says where",
+                Code::IoFailed => {
+                    "a file of the server could not be read or written; its log says more"
+                }
+                _ => "internal error; the server's log says more",
+            },
+        )
     }
 
     /// Adds what to do about it.
@@ -104,10 +117,11 @@ impl From<everwhen_storage::Error> for Failure {
             E::Unreached { .. } => Self::new(Code::Unreached, text),
             E::Forgotten { .. } => Self::new(Code::InvalidValue, text),
             E::Closed => Self::stopping(),
-            E::Corrupt { .. } => {
-                tracing::error!(error = %text, "stored bytes are damaged");
-                Self::new(Code::Corrupt, "stored data is damaged; the server's log says where")
+            E::DiskFull { .. } => {
+                Self::new(Code::DiskFull, text).with_hint("reads go on; send the write again later")
             }
+            error if error.is_damage() => Self::kept_back(Code::Corrupt, &text),
+            error if error.is_io() => Self::kept_back(Code::IoFailed, &text),
             _ => Self::internal(&text),
         }
     }

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use everwhen_storage::metrics::Distribution;
 use parking_lot::Mutex;
 
 /// Upper bounds of the duration buckets, in seconds.
@@ -93,6 +94,19 @@ pub fn render_counter(out: &mut String, name: &'static str, lines: &[Gauge]) {
     render_lines(out, name, "counter", lines);
 }
 
+/// Writes a histogram that is kept elsewhere.
+pub fn render_distribution(out: &mut String, name: &'static str, values: &Distribution) {
+    put(out, format_args!("# HELP {name} {}\n# TYPE {name} histogram\n", help(name)));
+    let mut within = 0;
+    for (count, bound) in values.counts.iter().zip(values.bounds) {
+        within += count;
+        put(out, format_args!("{name}_bucket{{le=\"{bound}\"}} {within}\n"));
+    }
+    let count = values.count();
+    put(out, format_args!("{name}_bucket{{le=\"+Inf\"}} {count}\n"));
+    put(out, format_args!("{name}_sum {}\n{name}_count {count}\n", values.sum));
+}
+
 fn render_lines(out: &mut String, name: &'static str, kind: &str, lines: &[Gauge]) {
     if lines.is_empty() {
         return;
@@ -123,6 +137,36 @@ fn braced(labels: &str) -> String {
 
 fn help(name: &str) -> &'static str {
     match name {
+        "everwhen_store_disk_full" => "1 while writes are refused because the disk is full.",
+        "everwhen_store_failed" => "1 once a write has failed and no more are taken.",
+        "everwhen_store_queue_depth" => "Requests that wait for the writer.",
+        "everwhen_store_queue_depth_max" => "Requests that its queue holds.",
+        "everwhen_store_callers_held" => "Callers that wait because the queue is full.",
+        "everwhen_store_clock_behind_seconds" => "How far system time is ahead of the clock.",
+        "everwhen_store_clock_jumps_total" => "Times the clock moved by more than time passed.",
+        "everwhen_store_transactions_total" => "Transactions committed since the start.",
+        "everwhen_store_log_syncs_total" => "Syncs of the log since the start.",
+        "everwhen_store_wait_seconds" => "From the call to the writer's taking up a batch.",
+        "everwhen_store_commit_seconds" => "Writing and syncing a group of batches.",
+        "everwhen_store_group_batches" => "Batches that shared one write and sync.",
+        "everwhen_store_write_stopped" => "1 while the engine stops writes.",
+        "everwhen_store_delayed_write_bytes_per_second" => {
+            "What the engine slows writes down to; 0 where it does not."
+        }
+        "everwhen_store_running_flushes" => "Flushes under way.",
+        "everwhen_store_running_compactions" => "Compactions under way.",
+        "everwhen_store_background_errors" => "Flushes and compactions that failed.",
+        "everwhen_store_log_bytes" => "Size of the write-ahead logs.",
+        "everwhen_store_memtable_bytes" => "Memory of what is not yet flushed.",
+        "everwhen_store_memtable_bytes_max" => "Memory it may take.",
+        "everwhen_store_cache_bytes" => "Block cache in use.",
+        "everwhen_store_cache_bytes_max" => "Size of the block cache.",
+        "everwhen_store_disk_free_bytes" => "Room on the disk of the data directory.",
+        "everwhen_store_family_level0_files" => "Files not yet sorted into levels, by family.",
+        "everwhen_store_family_memtable_bytes" => "Memory of what is not yet flushed, by family.",
+        "everwhen_store_family_sst_bytes" => "Size of the sorted files, by family.",
+        "everwhen_store_family_pending_compaction_bytes" => "What waits for compaction, by family.",
+        "everwhen_store_family_keys" => "About how many keys there are, by family.",
         "everwhen_http_requests_total" => "HTTP requests answered, by route, method and status.",
         "everwhen_http_request_seconds" => "Time until the head of an HTTP answer, by route.",
         "everwhen_grpc_requests_total" => "gRPC calls answered, by method and code.",
@@ -176,5 +220,16 @@ mod tests {
         assert!(page.contains("everwhen_statement_seconds_bucket{le=\"0.5\"} 2"), "{page}");
         assert!(page.contains("everwhen_statement_seconds_bucket{le=\"+Inf\"} 2"), "{page}");
         assert!(page.contains("everwhen_statement_seconds_count 2"), "{page}");
+    }
+
+    #[test]
+    fn distributions_render_as_cumulative_buckets() {
+        let values = Distribution { bounds: &[1.0, 2.0], counts: vec![3, 0, 2], sum: 23.5 };
+        let mut page = String::new();
+        render_distribution(&mut page, "everwhen_store_group_batches", &values);
+        for line in ["bucket{le=\"1\"} 3", "bucket{le=\"2\"} 3", "bucket{le=\"+Inf\"} 5"] {
+            assert!(page.contains(line), "{page}");
+        }
+        assert!(page.contains("_sum 23.5") && page.contains("_count 5"), "{page}");
     }
 }

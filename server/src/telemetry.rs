@@ -24,6 +24,8 @@ pub fn init(directives: &str) {
         .flatten_event(true)
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // Where the log cannot be written, as on a full disk, its loss is no reason to stop.
+        .log_internal_errors(false)
         .with_current_span(false)
         .with_span_list(false)
         .finish();

@@ -54,6 +54,9 @@ pub enum WriteKind {
     Retract { event_id: EventId },
     /// Erases a key at all times. A batch with it holds nothing but erasures, by a client.
     Erase { key: RowKey },
+    /// An erasure in a journal that has forgotten the key itself: [`crate::Store::replay`] finds
+    /// the key with this hash under this secret. Refused everywhere else.
+    EraseHashed { secret: [u8; 16], hash: u128 },
 }
 
 impl Batch {

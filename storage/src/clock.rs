@@ -18,6 +18,11 @@ pub trait Clock: Send + Sync + 'static {
     /// # Errors
     /// [`Error::ClockNotManual`] on a real clock, [`Error::ClockBackwards`] for an earlier time.
     fn set(&self, micros: i64) -> Result<()>;
+
+    /// True for a clock that is moved by hand, so that its jumps mean nothing.
+    fn is_manual(&self) -> bool {
+        false
+    }
 }
 
 /// The machine's clock.
@@ -67,5 +72,9 @@ impl Clock for ManualClock {
             return Err(Error::ClockBackwards { clock_micros: before, asked_micros: micros });
         }
         Ok(())
+    }
+
+    fn is_manual(&self) -> bool {
+        true
     }
 }

@@ -4,12 +4,12 @@
 //! A definition is changed by a transaction and every version is kept, so a statement can use
 //! the definitions in force at its basis.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::schema::{ColumnId, IndexId, TableDef, TableId};
+use crate::schema::{ColumnId, ColumnType, IndexId, TableDef, TableId};
 use crate::tx::TxId;
 
 /// What a definition defines.
@@ -75,6 +75,17 @@ pub struct Definitions {
     /// The lowest ids never used.
     pub next_table: u32,
     pub next_index: u32,
+    /// Of each table that there ever was: the lowest column id never used, and the types that its
+    /// columns had before the present ones, under which rows may still be stored. Follows from the
+    /// changes, so it is not stored.
+    pub column_history: BTreeMap<TableId, ColumnHistory>,
+}
+
+/// What the columns of a table have been.
+#[derive(Debug, Clone, Default)]
+pub struct ColumnHistory {
+    next: u32,
+    former: BTreeMap<ColumnId, BTreeSet<ColumnType>>,
 }
 
 impl Definitions {
@@ -86,6 +97,36 @@ impl Definitions {
     /// Returns the table with that id.
     pub fn table_by_id(&self, id: TableId) -> Option<&Arc<TableDef>> {
         self.tables.values().find(|table| table.id == id)
+    }
+
+    /// Returns the lowest column id that a table has never used, for a column to be added: that of
+    /// a dropped one still stands in stored rows.
+    pub fn next_column(&self, table: TableId) -> ColumnId {
+        ColumnId(self.column_history.get(&table).map_or(0, |history| history.next))
+    }
+
+    /// Returns the types that a column had before the present one, in no particular order.
+    pub fn former_types(
+        &self,
+        table: TableId,
+        column: ColumnId,
+    ) -> impl Iterator<Item = &ColumnType> {
+        let history =
+            self.column_history.get(&table).and_then(|history| history.former.get(&column));
+        history.into_iter().flatten()
+    }
+
+    /// Notes the columns of a table that takes the place of `before`.
+    fn note_columns(&mut self, table: &TableDef, before: Option<&TableDef>) {
+        let history = self.column_history.entry(table.id).or_default();
+        for column in &table.columns {
+            history.next = history.next.max(column.id.0.saturating_add(1));
+            if let Some(was) = before.and_then(|before| before.column_by_id(column.id))
+                && was.kind != column.kind
+            {
+                history.former.entry(column.id).or_default().insert(was.kind.clone());
+            }
+        }
     }
 
     /// Returns one definition.
@@ -112,6 +153,8 @@ impl Definitions {
             match change {
                 DefinitionChange::Table(table) => {
                     next.next_table = next.next_table.max(table.id.0 + 1);
+                    let before = next.tables.get(&table.name).cloned();
+                    next.note_columns(table, before.as_deref());
                     next.tables.insert(table.name.clone(), Arc::new(table.clone()));
                 }
                 DefinitionChange::DropTable(name) => {
@@ -145,5 +188,52 @@ impl Definitions {
             }
         }
         next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::{ColumnDef, Precedence};
+
+    fn table(columns: &[(u32, ColumnType)]) -> DefinitionChange {
+        let column = |(id, kind): &(u32, ColumnType)| ColumnDef {
+            id: ColumnId(*id),
+            name: format!("c{id}"),
+            kind: kind.clone(),
+            nullable: true,
+        };
+        DefinitionChange::Table(TableDef {
+            id: TableId(0),
+            name: "t".to_owned(),
+            precedence: Precedence::Recorded,
+            key: vec![ColumnId(0)],
+            columns: columns.iter().map(column).collect(),
+            declared: true,
+        })
+    }
+
+    #[test]
+    fn the_id_of_a_dropped_column_is_not_given_again() {
+        use ColumnType::{Int64, Text};
+        let made = Definitions::default()
+            .with(&[table(&[(0, Text), (1, Int64), (2, Int64)])], TxId::new(1))
+            .with(&[table(&[(0, Text), (1, Int64)])], TxId::new(2));
+        assert_eq!(made.next_column(TableId(0)), ColumnId(3));
+        assert_eq!(made.next_column(TableId(9)), ColumnId(0));
+        let dropped = made.with(&[DefinitionChange::DropTable("t".to_owned())], TxId::new(3));
+        assert_eq!((dropped.next_table, dropped.next_column(TableId(0))), (1, ColumnId(3)));
+    }
+
+    #[test]
+    fn the_types_a_column_had_are_known() {
+        use ColumnType::{Float64, Int64, Text};
+        let made = Definitions::default()
+            .with(&[table(&[(0, Text), (1, Int64)])], TxId::new(1))
+            .with(&[table(&[(0, Text), (1, Float64)])], TxId::new(2))
+            .with(&[table(&[(0, Text), (1, Float64)])], TxId::new(3));
+        let former = |id| made.former_types(TableId(0), ColumnId(id)).collect::<Vec<_>>();
+        assert_eq!(former(1), [&Int64]);
+        assert!(former(0).is_empty());
     }
 }

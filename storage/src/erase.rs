@@ -13,6 +13,7 @@
 //! the log or in the ledger's finished part.
 
 pub(crate) mod bytes;
+pub(crate) mod journal;
 pub(crate) mod ledger;
 pub(crate) mod letters;
 pub(crate) mod purge;
@@ -86,6 +87,11 @@ pub struct EraseProgress {
     pub waiting: usize,
 }
 
+/// Returns the hash of a row prefix (tenant, table, key) under a secret.
+fn hash_under(secret: &[u8; 16], prefix: &[u8]) -> u128 {
+    SipHasher24::new_with_key(secret).hash(prefix).as_u128()
+}
+
 /// The keyed hashes of all keys that were erased; about 50 bytes of memory each.
 #[derive(Debug, Default)]
 pub(crate) struct Erased {
@@ -129,8 +135,12 @@ impl Erased {
 
     /// Returns the keyed hash of a row prefix (tenant, table, key); nothing without a secret.
     pub(crate) fn hash(&self, prefix: &[u8]) -> Option<u128> {
-        let secret = self.secret.as_ref()?;
-        Some(SipHasher24::new_with_key(secret).hash(prefix).as_u128())
+        Some(hash_under(self.secret.as_ref()?, prefix))
+    }
+
+    /// Returns the secret, where there is one.
+    pub(crate) const fn secret(&self) -> Option<&[u8; 16]> {
+        self.secret.as_ref()
     }
 
     /// True for a key that was erased at or after `valid_from`: what a stream says of it then is

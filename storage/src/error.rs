@@ -41,6 +41,13 @@ pub enum Error {
     Forgotten { table: String, asked: u64, oldest_tx: u64, oldest: String },
     #[error("the store is shutting down")]
     Closed,
+    /// There is no room for what is to be written: nothing of it is durable, reads go on.
+    #[error("the disk is full: {why}")]
+    DiskFull { why: String },
+    /// A write or a sync has failed: what was not answered may be durable or not, and nothing more
+    /// is written until the store is opened again.
+    #[error("the store takes no more writes: {why}")]
+    Failed { why: String },
     #[error("storage engine: {source}")]
     Engine {
         #[from]
@@ -53,6 +60,24 @@ pub enum Error {
 impl Error {
     /// True where the same call may succeed later.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unreached { .. })
+        matches!(self, Self::Unreached { .. } | Self::DiskFull { .. })
+    }
+
+    /// True where a file could not be read or written.
+    pub fn is_io(&self) -> bool {
+        match self {
+            Self::Io { .. } | Self::Failed { .. } => true,
+            Self::Engine { source } => source.kind() == rocksdb::ErrorKind::IOError,
+            _ => false,
+        }
+    }
+
+    /// True where stored bytes are not what was written.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Corrupt { .. } => true,
+            Self::Engine { source } => source.kind() == rocksdb::ErrorKind::Corruption,
+            _ => false,
+        }
     }
 }

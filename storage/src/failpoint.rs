@@ -18,10 +18,25 @@
 //! | `load.family` | the files of one more family are in |
 //! | `load.before_publish` | all are in, nobody sees them yet |
 //! | `load.published` | the load is durable |
+//! | `cursors.before_write` | a projection's state is about to be written |
+//! | `cursors.written` | it is written |
+//! | `index.filled` | a new index holds all rows, it is not in use yet |
+//! | `store.opened` | the directory is open, the writer has not begun |
+//! | `store.closing` | the writer has ended, the directory is still open |
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The places that every write passes, in order.
+pub const WRITE_PATH: [&str; 6] = [
+    "writer.taken",
+    "writer.folded",
+    "writer.before_commit",
+    "writer.after_commit",
+    "writer.published",
+    "writer.answered",
+];
 
 static ARMED: OnceLock<HashMap<String, AtomicU64>> = OnceLock::new();
 

@@ -1,8 +1,12 @@
 //! Column families and the RocksDB options of each.
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, LogLevel, Options,
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType,
+    LogLevel, Options, SliceTransform, WriteBufferManager,
 };
+
+use crate::key;
+use crate::tuning::Tuning;
 
 /// A column family; keys and values are those of `key.rs` and `row.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,22 +74,36 @@ impl Family {
 
     /// True where single keys are asked for that are often not there.
     const fn is_probed(self) -> bool {
-        matches!(self, Self::Current | Self::EventIds | Self::Archive | Self::Cursors)
+        matches!(self, Self::Current | Self::EventIds | Self::Cursors)
+    }
+
+    /// True where all that is asked for, but for whole walks, is within one row: a filter on rows
+    /// then spares most files. Not where seeks go backwards, which such filters do not bear.
+    const fn is_probed_by_row(self) -> bool {
+        matches!(self, Self::Archive)
     }
 
     /// True where every event leaves something.
     const fn is_busy(self) -> bool {
         !matches!(self, Self::Meta | Self::DeadLetters | Self::Cursors | Self::Transactions)
     }
+
+    /// True where most of what lies at the bottom is seldom read: it is packed tightly there.
+    const fn is_cold_below(self) -> bool {
+        !matches!(self, Self::Current | Self::Meta | Self::Cursors)
+    }
 }
 
 /// Returns the options of the whole database.
-pub(crate) fn database_options() -> Options {
+pub(crate) fn database_options(tuning: &Tuning, memtables: &WriteBufferManager) -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
-    options.set_max_background_jobs(4);
-    options.set_max_total_wal_size(1 << 30);
+    options.set_max_background_jobs(background_jobs(tuning));
+    options.set_write_buffer_manager(memtables);
+    // Bounds what a start after a crash has to read again.
+    options.set_max_total_wal_size(512 << 20);
+    // Written pages go to the disk as they come, so that no sync has to wait for very many.
     options.set_bytes_per_sync(1 << 20);
     options.set_max_open_files(4096);
     options.set_keep_log_file_num(4);
@@ -94,10 +112,22 @@ pub(crate) fn database_options() -> Options {
     options.set_log_level(LogLevel::Warn);
     // The manifest holds the bounds of tables: an erasure must be able to have it begun anew.
     options.set_max_manifest_file_size(1 << 20);
+    // A reader that ends does not stop to delete the files that only it still needed.
+    options.set_avoid_unnecessary_blocking_io(true);
     // One thread writes nearly everything: the concurrent memtable only costs it atomics.
     options.set_allow_concurrent_memtable_write(false);
     options.set_enable_write_thread_adaptive_yield(false);
+    if tuning.background_bytes_per_second > 0 {
+        let rate = i64::try_from(tuning.background_bytes_per_second).unwrap_or(i64::MAX);
+        options.set_ratelimiter(rate, 100_000, 10);
+    }
     options
+}
+
+fn background_jobs(tuning: &Tuning) -> i32 {
+    let cores = || std::thread::available_parallelism().map_or(4, usize::from).clamp(4, 16);
+    let jobs = if tuning.background_jobs == 0 { cores() } else { tuning.background_jobs };
+    i32::try_from(jobs).unwrap_or(i32::MAX)
 }
 
 /// Returns what to open: every family with its options, over one block cache.
@@ -114,21 +144,12 @@ pub(crate) fn file_options(family: Family) -> Options {
 }
 
 fn family_options(family: Family, cache: &Cache) -> Options {
-    let mut table = BlockBasedOptions::default();
-    table.set_block_cache(cache);
-    table.set_block_size(8 << 10);
-    table.set_format_version(6);
-    table.set_cache_index_and_filter_blocks(true);
-    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
-    table.set_optimize_filters_for_memory(true);
-    if family.is_probed() {
-        table.set_bloom_filter(10.0, false);
-        table.set_whole_key_filtering(true);
-    }
-
     let mut options = Options::default();
-    options.set_block_based_table_factory(&table);
+    options.set_block_based_table_factory(&table_options(family, cache));
     options.set_compression_type(DBCompressionType::Lz4);
+    if family.is_cold_below() {
+        options.set_bottommost_compression_type(DBCompressionType::Zstd);
+    }
     options.set_write_buffer_size(if family.is_busy() { 64 << 20 } else { 16 << 20 });
     options.set_arena_block_size(1 << 20);
     options.set_max_write_buffer_number(4);
@@ -146,5 +167,58 @@ fn family_options(family: Family, cache: &Cache) -> Options {
         options.set_memtable_prefix_bloom_ratio(0.02);
         options.set_memtable_whole_key_filtering(true);
     }
+    if family.is_probed_by_row() {
+        options.set_prefix_extractor(SliceTransform::create("everwhen.row", archive_row, None));
+        options.set_memtable_prefix_bloom_ratio(0.02);
+    }
     options
+}
+
+fn table_options(family: Family, cache: &Cache) -> BlockBasedOptions {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    table.set_block_size(8 << 10);
+    table.set_format_version(6);
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    table.set_optimize_filters_for_memory(true);
+    if family.is_busy() {
+        // Indexes and filters come into the cache piece by piece, only their tops stay in it.
+        table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+        table.set_partition_filters(true);
+        table.set_metadata_block_size(4 << 10);
+        table.set_pin_top_level_index_and_filter(true);
+    }
+    if family.is_probed() || family.is_probed_by_row() {
+        table.set_bloom_filter(10.0, false);
+        table.set_whole_key_filtering(family.is_probed());
+    }
+    table
+}
+
+/// Returns the row prefix of an `archive` key.
+fn archive_row(key: &[u8]) -> &[u8] {
+    &key[..key.len().saturating_sub(key::ARCHIVE_SUFFIX)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_key_without_its_suffix_is_the_row() {
+        let mut archived = Vec::new();
+        let fork = key::Fork::of(&crate::time::Period::ALL);
+        key::archive_into(&mut archived, b"row prefix", fork, crate::tx::TxId::new(7));
+        assert_eq!(archive_row(&archived), b"row prefix");
+        assert_eq!(archive_row(b"short"), b"");
+    }
+
+    #[test]
+    fn background_jobs_follow_the_setting_or_the_cores() {
+        let by_cores = background_jobs(&Tuning::default());
+        assert!((4..=16).contains(&by_cores));
+        let set = Tuning { background_jobs: 2, ..Tuning::default() };
+        assert_eq!(background_jobs(&set), 2);
+    }
 }

@@ -19,6 +19,7 @@ mod failpoint;
 mod families;
 #[cfg(test)]
 mod histories;
+mod fixtures;
 mod index;
 mod index_fill;
 mod journal;
@@ -26,13 +27,17 @@ mod key;
 pub mod load;
 mod meta;
 mod retention;
+pub mod metrics;
 mod row;
 mod scan;
 pub mod schema;
+mod skew;
+mod standing;
 mod state;
 pub mod store;
 pub mod time;
 mod timeline;
+mod tuning;
 pub mod tx;
 pub mod value;
 pub mod view;
@@ -56,7 +61,10 @@ pub use store::{
     JournalEntry, Options, ReplayDetail, SegmentEnd, SegmentHead, SegmentPart, SegmentReader,
     Store, Turn, segment_name, segments,
 };
+pub use failpoint::WRITE_PATH as FAILPOINTS;
+pub use standing::Standing;
 pub use time::{Period, SystemTime, ValidTime};
+pub use tuning::Tuning;
 pub use tx::{Basis, TxId};
 pub use value::{Row, Value};
 pub use view::{KeyChange, Keys, Scan, SystemBound, ValidBound, Version, View};

@@ -61,7 +61,7 @@ impl fmt::Display for Tenant {
 }
 
 /// The type of a column.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ColumnType {
     Bool,
@@ -101,6 +101,29 @@ impl ColumnType {
                     .map(|(name, kind)| Field::new(name, kind.data_type(), true))
                     .collect::<Fields>(),
             ),
+        }
+    }
+
+    /// True where a column of this type may become one of another: every value stored under this
+    /// one can be read as one of the other, with nothing lost (whole numbers beyond 2^53 become the
+    /// nearest float).
+    pub fn widens_to(&self, to: &Self) -> bool {
+        match (self, to) {
+            _ if self == to => true,
+            (Self::Int64, Self::Float64 | Self::Decimal) | (Self::Date, Self::Timestamp) => true,
+            (Self::List(from), Self::List(to)) => from.widens_to(to),
+            // Stored structs do not hold the names of their fields.
+            (from, Self::Json) => !from.has_struct(),
+            (Self::List(_) | Self::Struct(_), _) => false,
+            (_, to) => *to == Self::Text,
+        }
+    }
+
+    fn has_struct(&self) -> bool {
+        match self {
+            Self::Struct(_) => true,
+            Self::List(item) => item.has_struct(),
+            _ => false,
         }
     }
 
@@ -225,5 +248,45 @@ impl RowKey {
     /// Returns the bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_widen_only_where_nothing_is_lost() {
+        use ColumnType::{Bool, Bytes, Date, Decimal, Float64, Int64, Json, List, Struct, Text};
+        let list = |item| List(Box::new(item));
+        let a_struct = || Struct(vec![("a".to_owned(), Int64)]);
+        for (from, to) in [
+            (Int64, Float64),
+            (Int64, Decimal),
+            (Date, ColumnType::Timestamp),
+            (Bool, Text),
+            (Bytes, Json),
+            (Text, Json),
+            (Json, Text),
+            (list(Int64), list(Float64)),
+            (list(Text), Json),
+        ] {
+            assert!(from.widens_to(&to), "{from} to {to}");
+        }
+        for (from, to) in [
+            (Float64, Int64),
+            (Float64, Decimal),
+            (Decimal, Float64),
+            (Text, Int64),
+            (Bool, Int64),
+            (Int64, Date),
+            (list(Float64), list(Int64)),
+            (list(Text), Text),
+            (a_struct(), Json),
+            (list(a_struct()), Json),
+            (a_struct(), Text),
+        ] {
+            assert!(!from.widens_to(&to), "{from} to {to}");
+        }
     }
 }

@@ -16,15 +16,19 @@ use crate::engine::Engine;
 use crate::erase::purge::{self, Eraser};
 use crate::erase::{EraseProgress, Erasure, ledger};
 use crate::error::{Error, Result};
+use crate::failpoint;
 use crate::families::Family;
 use crate::load::{Job, Load, LoadRows};
 use crate::retention::{self, Hold, Needed, Swept};
+use crate::metrics::{Recorder, StoreMetrics};
 use crate::schema::{IndexId, TableId, Tenant};
+use crate::standing::Standing;
 use crate::state::State;
 use crate::time::SystemTime;
+use crate::tuning::Tuning;
 use crate::tx::{Basis, TxId};
 use crate::view::View;
-use crate::writer::{self, Answer, Replay, Request, Writer};
+use crate::writer::{self, Answer, Replay, Request, Syncing, Writer};
 use crate::{index_fill, journal, load, meta};
 
 pub use crate::journal::segment::{SegmentEnd, SegmentHead, SegmentPart, SegmentReader};
@@ -51,6 +55,8 @@ pub struct Store {
 
 struct Shared {
     state: Arc<State>,
+    recorder: Arc<Recorder>,
+    standing: watch::Receiver<Standing>,
     incarnation: String,
     /// Gone once the store is closed; a read that is under way keeps its own.
     engine: RwLock<Option<Arc<Engine>>>,
@@ -68,6 +74,7 @@ struct Shared {
 pub struct Turn {
     basis: Basis,
     definitions: Arc<Definitions>,
+    clock: Arc<dyn Clock>,
     commit: Sender<(Batch, Answer)>,
 }
 
@@ -78,7 +85,16 @@ impl Store {
     /// [`crate::Error::InUse`] where another process holds it, [`crate::Error::Format`] where it
     /// is of another format.
     pub fn open(options: Options) -> Result<Self> {
-        let engine = Arc::new(Engine::open(&options.path, options.block_cache_bytes)?);
+        Self::open_tuned(options, &Tuning::default())
+    }
+
+    /// As [`Store::open`], with settings of one's own about the engine.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_tuned(options: Options, tuning: &Tuning) -> Result<Self> {
+        let cache_bytes = options.block_cache_bytes;
+        let engine = Arc::new(Engine::open_tuned(&options.path, cache_bytes, tuning)?);
         load::recover(&engine)?;
         let last = journal::last(&engine)?;
         let latest = last.map_or((TxId::ZERO, SystemTime::BEGIN), |entry| {
@@ -93,7 +109,17 @@ impl Store {
             retention::horizons(&engine)?,
         ));
         let (requests, waiting) = crossbeam_channel::bounded(writer::QUEUE_BATCHES_MAX);
-        let writer = Writer::new(Arc::clone(&engine), Arc::clone(&state), waiting, options.sync)?;
+        let syncing = match (options.sync, tuning.sync_interval) {
+            (true, _) => Syncing::EveryCommit,
+            (false, Some(interval)) => Syncing::Every(interval),
+            (false, None) => Syncing::Never,
+        };
+        let recorder = Arc::<Recorder>::default();
+        let shared_recorder = Arc::clone(&recorder);
+        let writer =
+            Writer::new(Arc::clone(&engine), Arc::clone(&state), waiting, syncing, recorder)?;
+        let recorder = shared_recorder;
+        failpoint::pass("store.opened");
         let thread = std::thread::Builder::new()
             .name("everwhen-writer".to_owned())
             .spawn(move || writer.run())
@@ -101,6 +127,8 @@ impl Store {
         let incarnation = engine.incarnation().to_owned();
         let shared = Shared {
             state,
+            recorder,
+            standing: engine.keeper().watch(),
             incarnation,
             engine: RwLock::new(Some(engine)),
             requests,
@@ -137,14 +165,14 @@ impl Store {
     /// Blocks while the writer's queue is full (bounded): call it off the async threads or use
     /// [`Store::write`].
     pub fn submit(&self, batch: Batch) -> Result<oneshot::Receiver<Result<Committed>>> {
-        let (answer, answered) = oneshot::channel();
-        writer::send(&self.shared.requests, Request::Write(batch, answer))?;
+        let (answer, answered) = Answer::channel(&**self.clock());
+        self.send(Request::Write(batch, answer))?;
         Ok(answered)
     }
 
     /// Hands a batch to the writer and waits, without blocking an async thread.
     pub async fn write(&self, batch: Batch) -> Result<Committed> {
-        let (answer, answered) = oneshot::channel();
+        let (answer, answered) = Answer::channel(&**self.clock());
         self.ask(Request::Write(batch, answer)).await?;
         answered.await.map_err(|_| Error::Closed)?
     }
@@ -161,11 +189,46 @@ impl Store {
             Ok(()) => Ok(()),
             Err(TrySendError::Disconnected(_)) => Err(Error::Closed),
             Err(TrySendError::Full(request)) => {
-                let requests = self.shared.requests.clone();
-                let sent = tokio::task::spawn_blocking(move || writer::send(&requests, request));
+                let store = self.clone();
+                let sent = tokio::task::spawn_blocking(move || store.send(request));
                 sent.await.map_err(|_| Error::Closed)?
             }
         }
+    }
+
+    /// Sends a request, waiting while the queue is full.
+    fn send(&self, request: Request) -> Result<()> {
+        let Shared { requests, recorder, .. } = &*self.shared;
+        match requests.try_send(request) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Disconnected(_)) => Err(Error::Closed),
+            Err(TrySendError::Full(request)) => {
+                recorder.while_held(|| writer::send(requests, request))
+            }
+        }
+    }
+
+    /// Returns whether writes are taken.
+    pub fn standing(&self) -> Standing {
+        self.shared.standing.borrow().clone()
+    }
+
+    /// Returns a receiver that tells when writes are no longer taken, and when they are again.
+    ///
+    /// After [`Standing::Failed`] the store must be closed and opened anew, best in a new process.
+    pub fn watch_standing(&self) -> watch::Receiver<Standing> {
+        self.shared.standing.clone()
+    }
+
+    /// Returns figures about the store. Blocking: asks the engine and reads a directory.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn metrics(&self) -> Result<StoreMetrics> {
+        let Shared { requests, recorder, .. } = &*self.shared;
+        let engine = self.engine()?.metrics();
+        let writer = recorder.read(requests.len(), writer::QUEUE_BATCHES_MAX);
+        Ok(StoreMetrics { standing: self.standing(), writer, engine })
     }
 
     /// Returns the latest committed basis: the last tx, and `now` = max(clock, its system time),
@@ -295,7 +358,7 @@ impl Store {
     /// [`Batch`], or system times go back or beyond the clock (with the row's number, from 1); the
     /// error of the rows themselves. Nothing is loaded then.
     pub fn bulk_load(&self, load: Load, rows: LoadRows) -> Result<Committed> {
-        let (answer, answered) = oneshot::channel();
+        let (answer, answered) = Answer::channel(&**self.clock());
         writer::send(&self.shared.requests, Request::Load(Box::new(Job { load, rows }), answer))?;
         answered.blocking_recv().map_err(|_| Error::Closed)?
     }
@@ -333,7 +396,8 @@ impl Store {
     /// # Errors
     /// [`crate::Error::Refused`] where the entry does not follow the last transaction, or the batch
     /// comes out otherwise; nothing is written then.
-    pub fn replay(&self, entry: Option<JournalEntry>, batch: Batch) -> Result<Committed> {
+    pub fn replay(&self, entry: Option<JournalEntry>, mut batch: Batch) -> Result<Committed> {
+        crate::erase::journal::name_keys(&*self.engine()?, &mut batch)?;
         for change in &batch.definitions {
             if let DefinitionChange::Index(index) = change
                 && index.ready
@@ -342,7 +406,7 @@ impl Store {
                 index_fill::fill(&engine, &self.definitions(), &self.tenants(), index)?;
             }
         }
-        let (answer, answered) = oneshot::channel();
+        let (answer, answered) = Answer::channel(&**self.clock());
         let replay = Box::new(Replay { entry, batch });
         writer::send(&self.shared.requests, Request::Replay(replay, answer))?;
         answered.blocking_recv().map_err(|_| Error::Closed)?
@@ -385,6 +449,7 @@ impl Store {
         };
         // The writer enters all that comes from here on, so what was there before is the rest.
         index_fill::fill(&*self.engine()?, &self.definitions(), &self.tenants(), &entry)?;
+        failpoint::pass("index.filled");
         entry.ready = true;
         self.define(DefinitionChange::Index(entry.clone()))?;
         Ok(entry.id)
@@ -426,7 +491,10 @@ impl Store {
                 None => writes.delete_cf(family, key),
             }
         }
-        engine.write(writes, sync)
+        failpoint::pass("cursors.before_write");
+        engine.write(writes, sync)?;
+        failpoint::pass("cursors.written");
+        Ok(())
     }
 }
 
@@ -437,6 +505,7 @@ impl Shared {
             if writer.join().is_err() {
                 tracing::error!("the writer ended by a panic");
             }
+            failpoint::pass("store.closing");
             self.engine.write().take();
             stopped?;
         }
@@ -456,9 +525,10 @@ impl Turn {
     pub(crate) const fn new(
         basis: Basis,
         definitions: Arc<Definitions>,
+        clock: Arc<dyn Clock>,
         commit: Sender<(Batch, Answer)>,
     ) -> Self {
-        Self { basis, definitions, commit }
+        Self { basis, definitions, clock, commit }
     }
 
     /// Returns the basis to read at: the last tx, with now = the system time the turn's tx will get.
@@ -473,7 +543,7 @@ impl Turn {
 
     /// Commits with the promised system time and ends the turn. At most one of `batch.txs`.
     pub async fn commit(self, batch: Batch) -> Result<Committed> {
-        let (answer, answered) = oneshot::channel();
+        let (answer, answered) = Answer::channel(&*self.clock);
         self.commit.send((batch, answer)).map_err(|_| Error::Closed)?;
         answered.await.map_err(|_| Error::Closed)?
     }

@@ -482,3 +482,5 @@ fn a_correction_far_away_leaves_alone_what_lies_between() {
 
 #[path = "store_erase_tests.rs"]
 mod erasing;
+#[path = "store_write_tests.rs"]
+mod write_path;

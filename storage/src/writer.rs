@@ -4,17 +4,20 @@
 //! queue -> all that waits -> fold by key -> one write batch, one sync -> publish -> answer
 //! ```
 //!
-//! Batches that wait together share a commit; one that changes definitions commits alone. A failed
-//! write is the end of writing: what the log holds is then not known, so every later call errs.
+//! Batches that wait together share a commit; one that changes definitions commits alone. Where the
+//! disk is full a group is refused as a whole and the next one tried; any other failed write is the
+//! end of writing: what the log holds is then not known, so every later call errs.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant as Monotonic};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use rocksdb::WriteBatch;
 use tokio::sync::oneshot;
 
 use crate::batch::{Batch, Committed, DeadLetter};
+use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::erase::Erased;
 use crate::erase::purge::Doomed;
@@ -23,7 +26,9 @@ use crate::failpoint;
 use crate::journal::{JournalEntry, SourceOffsets, Unjournaled};
 use crate::load::Job;
 use crate::meta;
+use crate::metrics::Recorder;
 use crate::schema::Tenant;
+use crate::skew::Skew;
 use crate::state::State;
 use crate::store::Turn;
 use crate::time::{SystemTime, ValidTime};
@@ -48,8 +53,35 @@ pub(crate) const QUEUE_BATCHES_MAX: usize = 256;
 /// Transactions after which no more batches join a commit.
 const GROUP_TXS_MAX: usize = 50_000;
 
-/// Where the answer to a batch goes.
-pub(crate) type Answer = oneshot::Sender<Result<Committed>>;
+/// Where the answer to a batch goes, and since when it is awaited.
+pub(crate) struct Answer {
+    to: oneshot::Sender<Result<Committed>>,
+    since: Monotonic,
+}
+
+impl Answer {
+    /// Makes a place for an answer and its other end.
+    pub(crate) fn channel(clock: &dyn Clock) -> (Self, oneshot::Receiver<Result<Committed>>) {
+        let (to, answered) = oneshot::channel();
+        (Self { to, since: clock.monotonic() }, answered)
+    }
+
+    /// Answers; whoever asked may have gone.
+    fn send(self, answer: Result<Committed>) {
+        let _ = self.to.send(answer);
+    }
+}
+
+/// When the log is synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Syncing {
+    /// Before a group is answered.
+    EveryCommit,
+    /// So long after the first write that is not synced; answers do not wait for it.
+    Every(Duration),
+    /// At the end, and when the operating system does.
+    Never,
+}
 
 /// What the writer is asked.
 pub(crate) enum Request {
@@ -93,7 +125,11 @@ pub(crate) struct Writer {
     engine: Arc<Engine>,
     state: Arc<State>,
     requests: Receiver<Request>,
-    sync: bool,
+    syncing: Syncing,
+    /// When the log is to be synced, where something in it is not.
+    sync_due: Option<Monotonic>,
+    recorder: Arc<Recorder>,
+    skew: Skew,
     tables: Arc<Tables>,
     sources: SourceOffsets,
     /// All of them at first: what the last entry said is not known.
@@ -103,8 +139,6 @@ pub(crate) struct Writer {
     last_tx: TxId,
     last_time: SystemTime,
     last_dead_letter: u64,
-    /// Why nothing can be written any more.
-    failed: Option<rocksdb::Error>,
 }
 
 impl Writer {
@@ -113,7 +147,8 @@ impl Writer {
         engine: Arc<Engine>,
         state: Arc<State>,
         requests: Receiver<Request>,
-        sync: bool,
+        syncing: Syncing,
+        recorder: Arc<Recorder>,
     ) -> Result<Self> {
         let (last_tx, last_time) = state.latest();
         let sources = meta::sources(&engine)?;
@@ -127,16 +162,18 @@ impl Writer {
             engine,
             state,
             requests,
-            sync,
+            syncing,
+            sync_due: None,
+            recorder,
+            skew: Skew::default(),
             last_tx,
             last_time,
-            failed: None,
         })
     }
 
     /// Serves requests until it is told to stop or nobody can ask any more.
     pub(crate) fn run(mut self) {
-        let mut next = self.requests.recv().ok();
+        let mut next = self.receive();
         while let Some(request) = next.take() {
             match request {
                 Request::Write(batch, answer) => {
@@ -153,13 +190,12 @@ impl Writer {
                     self.commit(vec![(batch, answer)], Base::Replayed(entry.as_ref()));
                 }
                 Request::Load(job, answer) => {
-                    let loaded = self.load(*job);
-                    let _ = answer.send(loaded);
+                    answer.send(self.load(*job));
                 }
                 Request::Stop => break,
             }
             if next.is_none() {
-                next = self.requests.recv().ok();
+                next = self.receive();
             }
         }
         if let Err(error) = self.rest() {
@@ -167,14 +203,33 @@ impl Writer {
         }
     }
 
+    /// Waits for a request and syncs the log when that is due; nothing once nobody can ask.
+    fn receive(&mut self) -> Option<Request> {
+        loop {
+            let Some(due) = self.sync_due else { return self.requests.recv().ok() };
+            if due > self.state.clock().monotonic() {
+                match self.requests.recv_deadline(due) {
+                    Ok(request) => return Some(request),
+                    Err(RecvTimeoutError::Disconnected) => return None,
+                    Err(RecvTimeoutError::Timeout) => {}
+                }
+            }
+            self.sync_due = None;
+            match self.engine.flush() {
+                Ok(()) => self.recorder.synced(),
+                Err(error) => tracing::error!(%error, "the log was not synced"),
+            }
+        }
+    }
+
     /// Keeps what is only in memory.
     fn rest(&self) -> Result<()> {
-        if self.failed.is_some() {
+        if self.engine.keeper().check().is_err() {
             return Ok(());
         }
         let mut writes = WriteBatch::default();
         meta::put_now_floor(&self.engine, &mut writes, self.state.now());
-        self.engine.write(writes, true)?;
+        self.engine.write_into_reserve(writes, true)?;
         self.engine.flush()
     }
 
@@ -198,9 +253,7 @@ impl Writer {
     }
 
     fn purge(&self, doomed: &[Doomed]) -> Result<()> {
-        if let Some(source) = &self.failed {
-            return Err(Error::Engine { source: source.clone() });
-        }
+        self.engine.keeper().check()?;
         let mut writes = WriteBatch::default();
         for doomed in doomed {
             erase::purge(&self.engine, &self.tables, doomed, &mut writes)?;
@@ -214,15 +267,16 @@ impl Writer {
     }
 
     fn turn(&mut self, grant: oneshot::Sender<Result<Turn>>) {
-        if let Some(source) = &self.failed {
-            let _ = grant.send(Err(Error::Engine { source: source.clone() }));
+        if let Err(error) = self.engine.keeper().check() {
+            let _ = grant.send(Err(error));
             return;
         }
         let promised = self.next_time();
         let now = ValidTime::from_micros(promised.micros());
         let (commit, used) = crossbeam_channel::bounded(1);
         let basis = Basis { tx: self.last_tx, now };
-        if grant.send(Ok(Turn::new(basis, self.state.definitions(), commit))).is_err() {
+        let clock = Arc::clone(self.state.clock());
+        if grant.send(Ok(Turn::new(basis, self.state.definitions(), clock, commit))).is_err() {
             return;
         }
         // An error says that the turn was dropped unused.
@@ -234,6 +288,7 @@ impl Writer {
     /// Checks, folds and commits a group, and answers each of its batches.
     fn commit(&mut self, group: Vec<(Batch, Answer)>, base: Base<'_>) {
         failpoint::pass("writer.taken");
+        self.look_at_the_clock(&group);
         let group = self.checked(group, base);
         if group.is_empty() {
             return;
@@ -243,17 +298,29 @@ impl Writer {
             Ok(committed) => {
                 failpoint::pass("writer.published");
                 for (answer, committed) in answers.into_iter().zip(committed) {
-                    let _ = answer.send(Ok(committed));
+                    answer.send(Ok(committed));
                 }
             }
             Err(error) => {
-                tracing::error!(%error, batches = batches.len(), "a commit failed");
+                if !matches!(error, Error::DiskFull { .. }) {
+                    tracing::error!(%error, batches = batches.len(), "a commit failed");
+                }
                 for answer in answers {
-                    let _ = answer.send(Err(again(&error)));
+                    answer.send(Err(again(&error)));
                 }
             }
         }
         failpoint::pass("writer.answered");
+    }
+
+    /// Enters how long a group has waited and what the clock has done meanwhile.
+    fn look_at_the_clock(&mut self, group: &[(Batch, Answer)]) {
+        let clock = self.state.clock();
+        self.skew.look(&**clock, self.last_time, &self.recorder);
+        let now = clock.monotonic();
+        for (_, answer) in group {
+            self.recorder.waited(now.saturating_duration_since(answer.since));
+        }
     }
 
     /// Answers the batches that must be refused and returns the others.
@@ -263,9 +330,7 @@ impl Writer {
             let checked = self.first_time(&batch, base).and_then(|at| self.check(&batch, at));
             match checked {
                 Ok(()) => good.push((batch, answer)),
-                Err(error) => {
-                    let _ = answer.send(Err(error));
-                }
+                Err(error) => answer.send(Err(error)),
             }
         }
         good
@@ -300,9 +365,7 @@ impl Writer {
     }
 
     fn check(&self, batch: &Batch, system_time: SystemTime) -> Result<()> {
-        if let Some(source) = &self.failed {
-            return Err(Error::Engine { source: source.clone() });
-        }
+        self.engine.keeper().check()?;
         if batch.definitions.is_empty() {
             return self.tables.check(batch, system_time);
         }
@@ -344,14 +407,7 @@ impl Writer {
 
         self.state.announce(last_tx);
         failpoint::pass("writer.before_commit");
-        if let Err(error) = engine.write(writes, self.sync) {
-            if let Error::Engine { source } = &error {
-                self.failed = Some(source.clone());
-            }
-            return Err(error);
-        }
-        failpoint::pass("writer.after_commit");
-
+        self.write(writes, batches.len(), last_tx)?;
         self.sources.extend(running.sources);
         self.unjournaled = running.unjournaled;
         self.last_dead_letter = running.dead_letter;
@@ -415,6 +471,25 @@ impl Writer {
         Ok(Committed { outcomes, last_tx, system_time })
     }
 
+    /// Hands a group to the engine, syncs it where that is due, and enters how long it took.
+    fn write(&mut self, writes: WriteBatch, batches: usize, last_tx: TxId) -> Result<()> {
+        let began = self.state.clock().monotonic();
+        self.engine.write(writes, self.syncing == Syncing::EveryCommit)?;
+        failpoint::pass("writer.after_commit");
+        let ended = self.state.clock().monotonic();
+        let transactions = last_tx.get() - self.last_tx.get();
+        let took = ended.saturating_duration_since(began);
+        self.recorder.committed(batches, transactions, took);
+        match self.syncing {
+            Syncing::EveryCommit => self.recorder.synced(),
+            Syncing::Every(interval) => {
+                self.sync_due = self.sync_due.or_else(|| ended.checked_add(interval));
+            }
+            Syncing::Never => {}
+        }
+        Ok(())
+    }
+
     /// Returns the definitions after the group, if it changes them, with their transaction.
     fn next_definitions(
         &self,
@@ -470,6 +545,8 @@ fn again(error: &Error) -> Error {
     match error {
         Error::Engine { source } => Error::Engine { source: source.clone() },
         Error::Corrupt { what, why } => Error::Corrupt { what, why: why.clone() },
+        Error::DiskFull { why } => Error::DiskFull { why: why.clone() },
+        Error::Failed { why } => Error::Failed { why: why.clone() },
         other => Error::Refused { reason: other.to_string() },
     }
 }

@@ -10,6 +10,7 @@ pub mod kafka;
 pub mod model;
 pub mod process;
 pub mod warehouse;
+pub mod workload;
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, OnceLock};

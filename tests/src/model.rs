@@ -107,6 +107,7 @@ impl Model {
                     self.erase(&(write.table, write.tenant.clone(), key.clone()));
                     applied = true;
                 }
+                WriteKind::EraseHashed { .. } => panic!("only journals erase by hash"),
                 WriteKind::Assert { key, assertion, event } => {
                     if let Some(event) = event {
                         let address = (write.table, write.tenant.clone(), event.id.clone());

@@ -76,7 +76,9 @@ impl Scan {
         }
         let mut best: Option<(&Arc<IndexDef>, Vec<usize>)> = None;
         for index in definitions.indexes.values() {
-            let usable = index.ready && index.table == self.table.def.id;
+            let usable = index.ready
+                && index.table == self.table.def.id
+                && index.columns.iter().all(|column| has_one_type(definitions, index, *column));
             let columns: Option<Vec<usize>> = index.columns.iter().map(place).collect();
             if let (true, Some(columns)) = (usable, columns)
                 && best.as_ref().is_none_or(|(_, so_far)| so_far.len() < columns.len())
@@ -150,6 +152,12 @@ impl Scan {
             })
             .collect()
     }
+}
+
+/// True for a column that never had another type: an index has values as they were stored, so one
+/// over a widened column would not find the older ones.
+fn has_one_type(definitions: &Definitions, index: &IndexDef, column: ColumnId) -> bool {
+    definitions.former_types(index.table, column).next().is_none()
 }
 
 /// True for types whose values can stand in an index.

@@ -366,6 +366,9 @@ pub fn widen(value: &Value, kind: &ColumnType) -> Value {
         (ColumnType::Decimal, Value::Int(int)) => {
             Value::Decimal(i128::from(*int) * text::DECIMAL_ONE)
         }
+        (ColumnType::Decimal, Value::Float(float)) => {
+            text::parse_decimal(&text::float_text(*float)).map_or(Value::Null, Value::Decimal)
+        }
         (ColumnType::Timestamp, Value::Date(days)) => {
             Value::Timestamp(i64::from(*days) * text::MICROS_PER_DAY)
         }

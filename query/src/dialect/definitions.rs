@@ -219,7 +219,7 @@ const fn may_be_key(kind: &ColumnType) -> bool {
 }
 
 /// Reads `name type [NOT NULL | NULL]`.
-fn declared_column(
+pub(super) fn declared_column(
     cursor: &mut Cursor<'_, '_>,
     earlier: &[DeclaredColumn],
 ) -> Result<DeclaredColumn> {
@@ -448,7 +448,7 @@ fn query_text(cursor: &mut Cursor<'_, '_>, limits: &ParseLimits) -> Result<(Stri
 }
 
 /// Reads the name of a table of ours, which may be qualified with `public`.
-fn table_name(cursor: &mut Cursor<'_, '_>) -> Result<(String, usize)> {
+pub(super) fn table_name(cursor: &mut Cursor<'_, '_>) -> Result<(String, usize)> {
     let (name, position) = cursor.name("a table")?;
     if !cursor.accept_token(&Token::Period) {
         return Ok((name, position));

@@ -5,6 +5,7 @@
 //! [`crate::rewrite`] hands every clause to the table it stands at; a clause that no table claims
 //! is an error, so none is ever dropped in silence. This module knows no tables.
 
+mod alter;
 mod clauses;
 mod cursor;
 mod definitions;
@@ -196,6 +197,9 @@ fn statement(text: StatementText<'_>, limits: &ParseLimits) -> Result<ParsedStat
     }
     if let Some(set) = retention::alter_table_set(&mut cursor)? {
         return Ok(ParsedStatement::SetRetention(set));
+    if cursor.sees(&["alter"]) {
+        let alter = alter::alter_table(&mut cursor)?;
+        return Ok(ParsedStatement::Define(DefinitionStatement::AlterTable(alter)));
     }
     if cursor.accept(&["explain"]) {
         if cursor.sees(&["projection"]) || cursor.sees(&["create"]) {
@@ -233,7 +237,6 @@ fn unknown_statement(word: &str) -> Error {
         "set",
         "merge",
         "copy",
-        "alter",
         "truncate",
         "grant",
         "revoke",

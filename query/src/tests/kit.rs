@@ -7,6 +7,7 @@ use futures::StreamExt;
 use serde_json::Value as Json;
 
 use crate::columns::json_of;
+use crate::statements::DefinitionStatement;
 use crate::{Engine, EngineOptions, Error, Outcome, Params, Request, RowsAnswer, WriteAnswer};
 
 pub struct Kit {
@@ -37,6 +38,11 @@ impl Kit {
         self.clock.set(ValidTime::parse(text).unwrap().micros()).unwrap();
     }
 
+    /// Lets a minute pass.
+    pub fn clock_forward(&self) {
+        self.clock.set(self.clock.now_micros() + 60_000_000).unwrap();
+    }
+
     pub async fn run(&self, request: Request) -> Result<Outcome, Error> {
         self.engine.execute(request).await
     }
@@ -46,6 +52,16 @@ impl Kit {
             Ok(Outcome::Written(answer)) => answer,
             Ok(_) => panic!("{sql} is no write"),
             Err(error) => panic!("{sql}: {error:?}"),
+        }
+    }
+
+    /// Runs an ALTER TABLE, as the server does.
+    pub async fn alter(&self, sql: &str) -> Result<WriteAnswer, Error> {
+        match self.run(Request::new(sql)).await? {
+            Outcome::Define(DefinitionStatement::AlterTable(alter)) => {
+                crate::alter_table(&self.store, &alter).await
+            }
+            _ => panic!("{sql} is no ALTER TABLE"),
         }
     }
 

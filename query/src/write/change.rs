@@ -97,7 +97,8 @@ pub async fn update(
     let mut columns: Vec<Option<ColumnDef>> = Vec::new();
     for (at, (name, _)) in update.assignments.iter().enumerate() {
         let kind = found.kind_in(first + at);
-        columns.push(column_or_new(&mut table, name, kind.as_ref())?.cloned());
+        let unused = draft.definitions.next_column(table.id);
+        columns.push(column_or_new(&mut table, name, kind.as_ref(), unused)?.cloned());
     }
     draft.keep_table(&table);
     let mut returning = Returning::new(&update.returning, &table, update);

@@ -122,7 +122,7 @@ impl Draft {
         let exact = match &write.kind {
             WriteKind::Assert { assertion, .. } => assertion.exact,
             WriteKind::Retract { .. } => false,
-            WriteKind::Erase { .. } => true,
+            WriteKind::Erase { .. } | WriteKind::EraseHashed { .. } => true,
         };
         if precedence == Precedence::Effective && !exact {
             self.unseen.insert(write.table);
@@ -163,7 +163,7 @@ impl Draft {
 }
 
 /// Returns the column that a statement names; one that an undeclared table does not have is added
-/// with the type of its values.
+/// with the type of its values, under the id `unused` or a later one.
 ///
 /// # Errors
 /// 42703 for an unknown column of a declared table, 42P10 for one that the database fills.
@@ -171,6 +171,7 @@ pub fn column_or_new<'t>(
     table: &'t mut TableDef,
     name: &ColumnName,
     kind: Option<&ColumnType>,
+    unused: ColumnId,
 ) -> Result<Option<&'t ColumnDef>> {
     refuse_reserved(&name.name, name.position)?;
     if let Some(at) = table.columns.iter().position(|column| column.name == name.name) {
@@ -186,9 +187,9 @@ pub fn column_or_new<'t>(
         // Nothing but NULL was written to it: there is nothing to keep.
         return Ok(None);
     };
-    let next = table.columns.iter().map(|column| column.id.0 + 1).max().unwrap_or(0);
+    let added = table.columns.iter().map(|column| ColumnId(column.id.0 + 1)).max();
     table.columns.push(ColumnDef {
-        id: ColumnId(next),
+        id: added.map_or(unused, |added| added.max(unused)),
         name: name.name.clone(),
         kind: kind.clone(),
         nullable: true,

@@ -1,8 +1,8 @@
 //! INSERT and PATCH: rows to put or patch assertions.
 
 use everwhen_storage::{
-    AssertedFrom, Assertion, ColumnDef, ColumnType, Definitions, Op, Period, Row, RowKey, TableDef,
-    ValidTime, Value, Write, WriteKind,
+    AssertedFrom, Assertion, ColumnDef, ColumnId, ColumnType, Definitions, Op, Period, Row, RowKey,
+    TableDef, ValidTime, Value, Write, WriteKind,
 };
 
 use super::draft::{Draft, ID, column_or_new, not_null, value_for};
@@ -156,7 +156,8 @@ pub fn draft_rows(
         .and_then(|at| kinds[at].clone())
         .unwrap_or(ColumnType::Text);
     let mut table = draft.table_or_new(&insert.table, &id_kind)?;
-    let targets = targets(&mut table, &source, &kinds)?;
+    let unused = draft.definitions.next_column(table.id);
+    let targets = targets(&mut table, &source, &kinds, unused)?;
     check_key(&table, &targets, insert)?;
     if insert.verb == InsertVerb::Put {
         check_not_null(&table, &targets, insert)?;
@@ -208,6 +209,7 @@ fn targets(
     table: &mut TableDef,
     source: &Source,
     kinds: &[Option<ColumnType>],
+    unused: ColumnId,
 ) -> Result<Vec<Target>> {
     let mut targets = Vec::with_capacity(source.names.len());
     for (at, name) in source.names.iter().enumerate() {
@@ -216,7 +218,7 @@ fn targets(
             "_valid_to" => Target::ValidTo,
             _ => {
                 let kind = kind_for(table, source, at, kinds[at].as_ref());
-                match column_or_new(table, name, kind.as_ref())?.cloned() {
+                match column_or_new(table, name, kind.as_ref(), unused)?.cloned() {
                     None => Target::Nowhere,
                     Some(column) => match table.key.iter().position(|id| *id == column.id) {
                         Some(place) => Target::Key(place, column),

@@ -4,7 +4,9 @@
 //! everything else is evaluated inside the writer's turn, so that nothing comes in between, with
 //! now = the system time that the transaction will get.
 
+mod alter;
 mod change;
+mod dependents;
 mod draft;
 mod erase;
 mod insert;
@@ -38,6 +40,7 @@ use draft::Draft;
 use returning::Returning;
 
 pub use retention::set_retention;
+pub use alter::alter_table;
 pub use tables::{create_table, drop_table};
 
 /// What a request's writes are done with.

@@ -1,10 +1,12 @@
 //! CREATE TABLE and DROP TABLE: definitions that query owns, made in the writer's turn.
+//! [`super::alter`] changes them.
 
 use everwhen_storage::{
-    Basis, Batch, ColumnDef, ColumnId, ColumnType, Committed, DefinitionChange, DefinitionKind,
-    Definitions, Store, SystemTime, TableDef, TableId, Turn,
+    Basis, Batch, ColumnDef, ColumnId, ColumnType, Committed, DefinitionChange, Store, SystemTime,
+    TableDef, TableId, Turn,
 };
 
+use super::dependents::{reader, writers};
 use super::draft::refuse_reserved;
 use super::{answer_of, write_answer};
 use crate::engine::WriteAnswer;
@@ -98,7 +100,14 @@ pub async fn drop_table(store: &Store, drop: &DropTable) -> Result<WriteAnswer> 
         }
         return Err(Error::unknown_table(&drop.name).at(drop.position));
     };
-    if let Some(user) = user_of(&definitions, table) {
+    let writer = writers(&definitions, table)?.into_iter().next();
+    let user = match writer {
+        Some(writer) => Some(format!("mapping \"{}\"", writer.name)),
+        None => {
+            reader(store, &definitions, table, None).map(|name| format!("projection \"{name}\""))
+        }
+    };
+    if let Some(user) = user {
         let message = format!("table \"{}\" is used by {user}", drop.name);
         return Err(Error::new(SqlState::DependentObjects, message).at(drop.position));
     }
@@ -106,32 +115,12 @@ pub async fn drop_table(store: &Store, drop: &DropTable) -> Result<WriteAnswer> 
     answer_of(store, &committed)
 }
 
-/// Returns a mapping or projection that names a table. Their bodies are their owners'; both keep
-/// the names or ids of their tables under `table` or `tables`.
-fn user_of(definitions: &Definitions, table: &TableDef) -> Option<String> {
-    let names = |value: &serde_json::Value| {
-        value.as_str() == Some(&table.name) || value.as_u64() == Some(u64::from(table.id.0))
-    };
-    let uses = |body: &serde_json::Value| {
-        body.get("table").is_some_and(names)
-            || body
-                .get("tables")
-                .and_then(serde_json::Value::as_array)
-                .is_some_and(|tables| tables.iter().any(names))
-    };
-    [(DefinitionKind::Mapping, "mapping"), (DefinitionKind::Projection, "projection")]
-        .into_iter()
-        .flat_map(|(kind, word)| definitions.all(kind).map(move |one| (word, one)))
-        .find(|(_, one)| uses(&one.body))
-        .map(|(word, one)| format!("{word} \"{}\"", one.name))
-}
-
-async fn commit(turn: Turn, change: DefinitionChange) -> Result<Committed> {
+pub(super) async fn commit(turn: Turn, change: DefinitionChange) -> Result<Committed> {
     Ok(turn.commit(Batch { definitions: vec![change], ..Batch::default() }).await?)
 }
 
 /// Answers a definition that changes nothing: no transaction is spent.
-fn unchanged(store: &Store, basis: Basis) -> Result<WriteAnswer> {
+pub(super) fn unchanged(store: &Store, basis: Basis) -> Result<WriteAnswer> {
     let system_time = match basis.tx.get() {
         0 => SystemTime::from_micros(basis.now.micros()),
         _ => store.system_time(basis.tx)?,

@@ -90,7 +90,8 @@ pub fn wider(a: &ColumnType, b: &ColumnType) -> ColumnType {
     match (a, b) {
         _ if a == b => a.clone(),
         (Int64, Float64) | (Float64, Int64) => Float64,
-        (Int64 | Float64, Decimal) | (Decimal, Int64 | Float64) => Decimal,
+        // A float may be too great or too fine for a decimal: those two meet in text.
+        (Int64, Decimal) | (Decimal, Int64) => Decimal,
         (Date, Timestamp) | (Timestamp, Date) => Timestamp,
         (List(a), List(b)) => List(Box::new(wider(a, b))),
         (Json | List(_) | Struct(_) | Bytes, _) | (_, Json | List(_) | Struct(_) | Bytes) => Json,

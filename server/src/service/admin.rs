@@ -1,7 +1,7 @@
 //! How things stand: the status document, the test clock and the gauges of the metrics page.
 
 use everwhen_query::basis_token;
-use everwhen_storage::ValidTime;
+use everwhen_storage::{Standing, ValidTime};
 use serde_json::{Value, json};
 
 use super::Services;
@@ -25,6 +25,7 @@ pub fn status(services: &Services) -> Answered<Value> {
         "version": env!("CARGO_PKG_VERSION"),
         "incarnation": services.store.incarnation(),
         "state": if services.health.is_ready() { "ready" } else { "draining" },
+        "writes": writes(services),
         "uptime_ms": u64::try_from(services.since(services.started).as_millis()).unwrap_or(0),
         "clock": if services.test_clock { "manual" } else { "real" },
         "now": latest.now.to_string(),
@@ -34,6 +35,15 @@ pub fn status(services: &Services) -> Answered<Value> {
         "streams": streams(services),
         "projections": super::project::list_json(services),
     }))
+}
+
+/// Returns whether writes are taken, and why not where they are not.
+fn writes(services: &Services) -> Value {
+    match services.store.standing() {
+        Standing::Well => json!({"state": "taken", "why": null}),
+        Standing::Full { why } => json!({"state": "disk full", "why": why}),
+        Standing::Failed { .. } => json!({"state": "failed", "why": "the log says why"}),
+    }
 }
 
 /// Returns what `everwhen.streams` shows, as JSON objects.
@@ -91,6 +101,7 @@ pub fn metrics_page(services: &Services) -> String {
     stream_gauges(services, &mut page);
     stream_counters(services, &mut page);
     super::project::gauges(services, &mut page);
+    super::store_metrics::add(services, &mut page);
     page
 }
 

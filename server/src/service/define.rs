@@ -36,6 +36,10 @@ pub async fn run(services: &Services, statement: DefinitionStatement) -> Answere
             take_up(services).await?;
             Ok(Answer::Written(Written::of_commit(&services.store, &committed)))
         }
+        DefinitionStatement::AlterTable(alter) => {
+            let written = everwhen_query::alter_table(&services.store, &alter).await?;
+            Ok(Answer::Written(written.into()))
+        }
         DefinitionStatement::CreateStream(create) => {
             in_turn(services, move |definitions| Ok(plan_stream(definitions, &create)?)).await
         }

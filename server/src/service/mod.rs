@@ -2,7 +2,7 @@
 //!
 //! Knows no protocol. `query` runs statements, `write` turns their answers about commits,
 //! `define` makes streams, mappings and projections, `events` posts records, `entity` reads one
-//! key, `project` serves delivery, `admin` says how things stand.
+//! key, `project` serves delivery, `admin` says how things stand, `store_metrics` how the store does.
 
 pub mod admin;
 pub mod define;
@@ -10,6 +10,7 @@ pub mod entity;
 pub mod events;
 pub mod project;
 pub mod query;
+pub mod store_metrics;
 pub mod system_tables;
 pub mod write;
 

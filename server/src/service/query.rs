@@ -218,8 +218,9 @@ pub fn rows_at_hand(
 
 impl From<QueryError> for Failure {
     fn from(error: QueryError) -> Self {
-        if let QueryError::Storage(everwhen_storage::Error::Closed) = error {
-            return Self::stopping();
+        use everwhen_storage::Error as Storage;
+        if let QueryError::Storage(error @ (Storage::Closed | Storage::DiskFull { .. })) = error {
+            return error.into();
         }
         let mut failure = Self::of_sqlstate(error.sqlstate(), error.to_string());
         failure.position = error.position();

@@ -12,6 +12,7 @@ use rocksdb::WriteBatch;
 
 use crate::engine::Engine;
 use crate::erase::bytes::{self, Range};
+use crate::erase::journal::{self, Doom};
 use crate::erase::ledger::{self, Entry, Step};
 use crate::erase::letters::{self, Wanted};
 use crate::erase::EraseProgress;
@@ -107,6 +108,7 @@ impl Eraser {
         }
         keys.delete_changes(&mut deletes)?;
         deletes.flush()?;
+        journal::forget(engine, &keys)?;
         keys.gather_boundaries(engine)?;
         keys.gather_indexes(tools)?;
         writer::ask_purge(tools.requests, keys.doomed.into_values().collect())?;
@@ -239,12 +241,17 @@ struct Keys {
     doomed: HashMap<Owner, Doomed>,
     tenants: BTreeMap<Owner, (Tenant, Vec<u8>)>,
     tables: BTreeSet<TableId>,
+    by_prefix: HashMap<Vec<u8>, Owner>,
 }
 
 impl Keys {
     fn of(due: &[Entry]) -> Self {
-        let mut keys =
-            Self { doomed: HashMap::new(), tenants: BTreeMap::new(), tables: BTreeSet::new() };
+        let mut keys = Self {
+            doomed: HashMap::new(),
+            tenants: BTreeMap::new(),
+            tables: BTreeSet::new(),
+            by_prefix: HashMap::new(),
+        };
         for entry in due {
             let mut suffix = Vec::new();
             key::put_tenant(&mut suffix, &entry.tenant);
@@ -253,6 +260,7 @@ impl Keys {
             let named = (entry.tenant.clone(), entry.key.as_bytes().to_vec());
             keys.tenants.insert(owner.clone(), named);
             keys.tables.insert(entry.table);
+            keys.by_prefix.insert(entry.prefix(), owner.clone());
             let doomed = keys.doomed.entry(owner).or_insert_with(|| Doomed {
                 prefix: entry.prefix(),
                 table: entry.table,
@@ -344,6 +352,17 @@ impl Keys {
     }
 }
 
+impl Doom for Keys {
+    fn is_doomed(&self, prefix: &[u8], table: TableId, tx: TxId) -> bool {
+        let doomed = self.by_prefix.get(prefix).and_then(|owner| self.doomed.get(owner));
+        doomed.is_some_and(|doomed| doomed.table == table && tx <= doomed.tx)
+    }
+
+    fn last_tx(&self) -> TxId {
+        self.doomed.values().map(|doomed| doomed.tx).max().unwrap_or(TxId::ZERO)
+    }
+}
+
 /// Returns the ranges of keys that hold, or held, anything of the erased keys.
 fn ranges(tools: &Tools<'_>, entries: &[Entry]) -> Vec<Range> {
     let mut ranges = Vec::new();
@@ -371,6 +390,9 @@ fn ranges(tools: &Tools<'_>, entries: &[Entry]) -> Vec<Range> {
             ranges.push(bytes::under(Family::Indexes, index.id.0.to_be_bytes().to_vec()));
         }
     }
+    // The journal up to the last of them holds the operations of clients.
+    let last = entries.iter().map(|entry| entry.tx).max().unwrap_or(TxId::ZERO);
+    ranges.push((Family::Transactions, Vec::new(), Some(key::number(last.get() + 1).to_vec())));
     // Small: what projections have under way, and letters, which have no key.
     ranges.push((Family::Cursors, Vec::new(), None));
     ranges.push((Family::DeadLetters, Vec::new(), None));

@@ -7,6 +7,7 @@
 //!   kind 1   | key bytes | op 1 | from | to 8 | order varint | event | document bytes     an assertion
 //!   kind 2   | event id text                                                             a retraction
 //!   kind 3   | key bytes                                                                 an erasure
+//!   kind 4   | secret 16 | hash 16                            an erasure whose key was forgotten
 //!   op         as in `assertions`, plus 16 where it is exact
 //!   from       0, or 1 and an instant 8
 //!   event      0, or 1, its id (text) and content hash 16
@@ -26,6 +27,7 @@ use super::{damaged, put_text, take_text};
 const ASSERT: u8 = 1;
 const RETRACT: u8 = 2;
 const ERASE: u8 = 3;
+const ERASE_HASHED: u8 = 4;
 const EXACT: u8 = 16;
 
 /// Appends one transaction.
@@ -52,6 +54,11 @@ fn put_write(out: &mut Vec<u8>, write: &Write) {
         WriteKind::Erase { key } => {
             out.push(ERASE);
             put_bytes(out, key.as_bytes());
+        }
+        WriteKind::EraseHashed { secret, hash } => {
+            out.push(ERASE_HASHED);
+            out.extend_from_slice(secret);
+            out.extend_from_slice(&hash.to_le_bytes());
         }
     }
 }
@@ -114,6 +121,10 @@ fn take_write(bytes: &mut &[u8]) -> Result<Write> {
         }
         RETRACT => WriteKind::Retract { event_id: EventId(take_text(bytes)?) },
         ERASE => WriteKind::Erase { key: RowKey(take_bytes(bytes)?.to_vec()) },
+        ERASE_HASHED => WriteKind::EraseHashed {
+            secret: row::take_array(bytes)?,
+            hash: u128::from_le_bytes(row::take_array(bytes)?),
+        },
         _ => return Err(damaged("a write of unknown kind")),
     };
     Ok(Write { tenant, table: TableId(table), kind })

@@ -5,7 +5,7 @@ use std::cell::{RefCell, RefMut};
 use hashbrown::{HashMap, HashSet};
 use rocksdb::{ColumnFamily, DBPinnableSlice, ReadOptions};
 
-use crate::engine::{DbIterator, DbSnapshot, Engine};
+use crate::engine::{DbIterator, DbSnapshot, Engine, in_total_order};
 use crate::error::Result;
 use crate::families::Family;
 use crate::key::{self, Fork};
@@ -176,12 +176,20 @@ impl<'db> Reader<'db> {
 
     /// Opens a cursor over keys of a family below `end`.
     pub(crate) fn cursor(&self, family: Family, end: Option<Vec<u8>>) -> DbIterator<'db> {
-        let mut options = ReadOptions::default();
+        let mut options = in_total_order();
         options.set_snapshot(&self.snapshot);
         if let Some(end) = end {
             options.set_iterate_upper_bound(end);
         }
         self.engine.db().raw_iterator_cf_opt(self.engine.family(family), options)
+    }
+
+    /// Opens a cursor that passes over the files that hold nothing of the row it is sent to: all
+    /// seeks go to whole keys, forwards, and nothing is read beyond the row.
+    fn archive_cursor(&self) -> DbIterator<'db> {
+        let mut options = ReadOptions::default();
+        options.set_snapshot(&self.snapshot);
+        self.engine.db().raw_iterator_cf_opt(self.engine.family(Family::Archive), options)
     }
 
     /// Reads the `current` entry of a row.
@@ -255,7 +263,7 @@ impl<'db> Reader<'db> {
         read: impl FnOnce(&mut Archive<'_, 'db>) -> Result<T>,
     ) -> Result<T> {
         let mut slot = self.archive.borrow_mut();
-        let raw = slot.get_or_insert_with(|| self.cursor(Family::Archive, None));
+        let raw = slot.get_or_insert_with(|| self.archive_cursor());
         let mut key = self.seek_key.borrow_mut();
         read(&mut Archive { raw, key: &mut key })
     }

@@ -127,6 +127,7 @@ impl<'w> Group<'w> {
                     keys.push((key::row_prefix(&write.tenant, write.table, key), at, write));
                     None
                 }
+                WriteKind::EraseHashed { .. } => None,
             };
             if let Some(id) = event_id {
                 events.push(key::event_id(&write.tenant, write.table, &id.0));

@@ -44,9 +44,7 @@ struct Prepared {
 impl Writer {
     /// Loads a history into an empty table.
     pub(super) fn load(&mut self, job: Job) -> Result<Committed> {
-        if let Some(source) = &self.failed {
-            return Err(Error::Engine { source: source.clone() });
-        }
+        self.engine.keeper().check()?;
         let engine = std::sync::Arc::clone(&self.engine);
         let definitions = self.state.definitions();
         let table = job.load.table;
@@ -66,12 +64,7 @@ impl Writer {
             };
             // Snapshots may hold it from here on.
             self.state.announce(prepared.last_tx);
-            load::publish(&engine, &intent, &prepared.files).inspect_err(|error| {
-                // What the log holds of it is not known.
-                if let Error::Engine { source } = error {
-                    self.failed = Some(source.clone());
-                }
-            })?;
+            load::publish(&engine, &intent, &prepared.files)?;
             (self.last_tx, self.last_time) = (prepared.last_tx, prepared.last_time);
             let new: BTreeSet<Tenant> =
                 prepared.tenants.difference(&self.tenants).cloned().collect();

@@ -133,6 +133,8 @@ impl Group<'_> {
                     resolving.erasing.push(place);
                 }
             }
+            // Refused beforehand.
+            WriteKind::EraseHashed { .. } => {}
         }
         Ok(())
     }

@@ -100,6 +100,9 @@ impl Table {
                     Precedence::Recorded => Err(refused("a retraction in a RECORDED table")),
                 };
             }
+            WriteKind::EraseHashed { .. } => {
+                return Err(refused("an erasure by hash outside a replay"));
+            }
             WriteKind::Erase { key } => {
                 return match key::is_key_of(&key.0, &self.key_kinds) {
                     true => Ok(()),
@@ -200,6 +203,7 @@ pub(crate) fn check_definitions(
                 {
                     return Err(refused(format!("table {} has no key", table.name)));
                 }
+                check_columns(definitions, numbered.map(AsRef::as_ref), table)?;
             }
             DefinitionChange::Index(index) => {
                 let known = definitions.indexes.get(&index.id.0);
@@ -227,6 +231,38 @@ pub(crate) fn check_definitions(
             | DefinitionChange::Put(_)
             | DefinitionChange::Drop(..) => {}
         }
+    }
+    Ok(())
+}
+
+/// Checks that what is stored of a table can be read under another version of its declaration.
+fn check_columns(
+    definitions: &Definitions,
+    known: Option<&TableDef>,
+    table: &TableDef,
+) -> Result<()> {
+    let name = &table.name;
+    for (at, column) in table.columns.iter().enumerate() {
+        let others = &table.columns[..at];
+        if others.iter().any(|other| other.id == column.id || other.name == column.name) {
+            return Err(refused(format!("table {name} has column {} twice", column.name)));
+        }
+        let before = known.and_then(|known| known.column_by_id(column.id));
+        let widens = before.is_none_or(|before| match table.is_key(column.id) {
+            true => before.kind == column.kind,
+            false => before.kind.widens_to(&column.kind),
+        });
+        if !widens {
+            let (column, kind) = (&column.name, &column.kind);
+            return Err(refused(format!("column {column} of table {name} cannot become {kind}")));
+        }
+        if before.is_none() && known.is_some() && column.id < definitions.next_column(table.id) {
+            let id = column.id.0;
+            return Err(refused(format!("column id {id} of table {name} was used before")));
+        }
+    }
+    if known.is_some_and(|known| known.key != table.key || known.precedence != table.precedence) {
+        return Err(refused(format!("table {name} keeps its key and precedence")));
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ mod crash;
 mod docs;
 mod end_to_end;
 mod erase;
+mod faults;
 mod model;
 mod projections;
 mod replay;

@@ -1,0 +1,269 @@
+//! What the store survives: ends at every step of a write, calls to the system that fail, files
+//! that end early, a disk that is full (NF12, O11).
+//!
+//! A driver process writes a workload that follows from a seed; something stops or hurts it; then
+//! the store is opened again without faults. It must hold an exact beginning of the workload, by
+//! partition too, with everything in it that was acknowledged, and answer as the naive model does.
+//! A failure prints the seed and the fault.
+
+mod disk;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use everwhen_storage::{FAILPOINTS, ManualClock, Options, Store};
+use everwhen_tests::workload::{CLOCK, Workload};
+use everwhen_tests::{seed, soak};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+const DRIVER: &str = env!("CARGO_BIN_EXE_everwhen-store-driver");
+/// Batches of a workload.
+const BATCHES: usize = 60;
+/// No run of the driver takes nearly as long.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A store directory that a driver writes to, and what it is to hold.
+struct Victim {
+    folder: tempfile::TempDir,
+    seed: u64,
+    workload: Workload,
+    /// Batches that some run of the driver was told to be durable.
+    acked: usize,
+}
+
+/// How a run of the driver ended.
+#[derive(Debug)]
+struct Run {
+    /// `None` where a signal ended it.
+    code: Option<i32>,
+    said: String,
+}
+
+impl Run {
+    /// True where the driver ended by itself, in one of the ways it may.
+    fn is_orderly(&self) -> bool {
+        matches!(self.code, Some(0 | 3 | 6))
+    }
+
+    fn is_done(&self) -> bool {
+        self.code == Some(0)
+    }
+}
+
+impl Victim {
+    fn new(seed: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { folder, seed, workload: Workload::new(seed, BATCHES), acked: 0 }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn arguments(&self) -> [String; 4] {
+        let data = self.data().display().to_string();
+        [data, self.seed.to_string(), BATCHES.to_string(), "0".to_owned()]
+    }
+
+    fn driver(&self) -> Command {
+        let mut command = Command::new(DRIVER);
+        command.args(self.arguments());
+        command
+    }
+
+    /// Runs the driver to its end, or ends it after a while where one is given.
+    fn run(&mut self, mut command: Command, end_after: Option<Duration>) -> Run {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = child.spawn().unwrap();
+        let began = Instant::now();
+        while child.try_wait().unwrap().is_none() {
+            assert!(began.elapsed() < PATIENCE, "the driver hangs: {command:?}");
+            if end_after.is_some_and(|after| began.elapsed() >= after) {
+                child.kill().unwrap();
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&stdout).into_owned();
+        for line in said.lines() {
+            if let Some(acked) = line.strip_prefix("acked ") {
+                self.acked = self.acked.max(acked.parse().unwrap());
+            }
+        }
+        let stderr = String::from_utf8_lossy(&stderr);
+        assert!(!stderr.contains("panicked"), "{stderr}");
+        Run { code: status.code(), said }
+    }
+
+    /// Checks what the store holds now, opened without faults; answers how many batches.
+    fn check(&self, what: &str) -> usize {
+        let store = open(&self.data());
+        let place = self.workload.position(&store);
+        let place = place.unwrap_or_else(|why| panic!("seed {}, {what}: {why}", self.seed));
+        assert!(
+            place >= self.acked,
+            "seed {}, {what}: {} batches were acknowledged, {place} are there",
+            self.seed,
+            self.acked
+        );
+        if let Err(why) = self.workload.compare(&store) {
+            panic!("seed {}, {what}: {why}", self.seed);
+        }
+        store.close().unwrap();
+        place
+    }
+}
+
+fn open(data: &Path) -> Store {
+    let clock = Arc::new(ManualClock::at(CLOCK));
+    let path = data.to_owned();
+    Store::open(Options { path, clock, sync: false, block_cache_bytes: 8 << 20 }).unwrap()
+}
+
+#[test]
+fn an_end_at_any_step_of_a_write_leaves_an_exact_beginning() {
+    let kills = if soak() > 1 { 1_000 } else { 30 };
+    let first = seed();
+    println!("seed {first}");
+    let mut random = StdRng::seed_from_u64(first);
+    let mut victim = Victim::new(first);
+    let places = ["store.opened", "cursors.before_write", "cursors.written", "store.closing"];
+    let places: Vec<&str> = FAILPOINTS.iter().copied().chain(places).collect();
+    let mut ended = 0;
+    for kill in 0.. {
+        if ended >= kills {
+            break;
+        }
+        assert!(kill < 20 * kills, "only {ended} of {kill} runs were ended");
+        let mut command = victim.driver();
+        let place = places[kill % places.len()];
+        // Every fourth time at some moment rather than at a step.
+        let after = (kill % 4 == 3).then(|| Duration::from_millis(random.random_range(5..250)));
+        if after.is_none() {
+            let count = random.random_range(1..=6);
+            command.env("EVERWHEN_FAILPOINTS", format!("{place}=abort@{count}"));
+        }
+        let run = victim.run(command, after);
+        let what = format!("kill {kill} at {place} or after {after:?}");
+        assert!(run.code.is_none() || run.is_done(), "{what}: {run:?}");
+        ended += usize::from(run.code.is_none());
+        let there = victim.check(&what);
+        if there == BATCHES {
+            victim = Victim::new(first + 1 + u64::try_from(kill).unwrap());
+        }
+    }
+}
+
+/// Calls that a store makes, and how they may fail.
+const CALLS: [(&str, &str); 16] = [
+    ("write", "EIO"),
+    ("write", "ENOSPC"),
+    ("fdatasync", "EIO"),
+    ("fdatasync", "ENOSPC"),
+    ("fsync", "EIO"),
+    ("fsync", "ENOSPC"),
+    ("openat", "EIO"),
+    ("openat", "ENOSPC"),
+    ("openat", "EMFILE"),
+    ("pread64", "EIO"),
+    ("read", "EIO"),
+    ("rename", "EIO"),
+    ("ftruncate", "ENOSPC"),
+    ("fallocate", "ENOSPC"),
+    ("unlink", "EIO"),
+    ("write", "EDQUOT"),
+];
+
+/// How many failing calls an ordinary run tries.
+const SAMPLE: usize = 10;
+
+/// Lets the `n`-th call of a kind fail; answers whether there was one.
+fn fail_call(seed: u64, (call, error): (&str, &str), n: usize) -> bool {
+    let what = format!("{call} {n} fails with {error}");
+    let mut victim = Victim::new(seed);
+    let trace = victim.folder.path().join("trace");
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "--seccomp-bpf", "-o"]).arg(&trace);
+    command.args(["-e", &format!("trace={call}")]);
+    command.args(["-e", &format!("inject={call}:error={error}:when={n}"), DRIVER]);
+    command.args(victim.arguments());
+    let run = victim.run(command, None);
+    let injected = std::fs::read_to_string(&trace).unwrap_or_default().contains("(INJECTED)");
+    // A program that cannot load its own libraries never came to be one of ours.
+    if !run.said.is_empty() || run.code != Some(127) {
+        assert!(run.is_orderly() || run.code == Some(127), "seed {seed}, {what}: {run:?}");
+    }
+    if !injected {
+        assert!(run.is_done(), "seed {seed}, {what}: {run:?}");
+    }
+    victim.check(&what);
+    let run = victim.run(victim.driver(), None);
+    assert!(run.is_done(), "seed {seed}, after {what}: {run:?}");
+    assert_eq!(victim.check(&format!("written to its end after {what}")), BATCHES);
+    injected
+}
+
+#[test]
+fn a_failing_call_is_an_error_or_harmless_and_never_a_wrong_answer() {
+    let first = seed();
+    println!("seed {first}");
+    if soak() > 1 {
+        for call in CALLS {
+            let reached = (1..).find(|n| !fail_call(first, call, *n)).unwrap();
+            println!("{} {}: {} calls failed one by one", call.0, call.1, reached - 1);
+        }
+        return;
+    }
+    let mut random = StdRng::seed_from_u64(first);
+    let mut injected = 0;
+    for _ in 0..SAMPLE {
+        let call = CALLS[random.random_range(0..CALLS.len())];
+        let n = random.random_range(1..=40_usize).min(random.random_range(1..=40));
+        injected += usize::from(fail_call(first, call, n));
+    }
+    assert!(injected >= SAMPLE / 2, "only {injected} of {SAMPLE} calls were made at all");
+}
+
+#[test]
+fn files_that_cannot_grow_further_cost_no_acknowledged_write() {
+    let first = seed();
+    println!("seed {first}");
+    let mut random = StdRng::seed_from_u64(first);
+    let rounds = if soak() > 1 { 100 } else { 4 };
+    let mut stopped = 0;
+    for round in 0..rounds {
+        let mut victim = Victim::new(first + round);
+        // Blocks of 512 bytes: the write that crosses the bound is cut short, the next one fails.
+        let blocks: u32 = random.random_range(8..400);
+        let mut command = Command::new("sh");
+        let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+        command.args(["-c", &script, DRIVER]).args(victim.arguments());
+        let run = victim.run(command, None);
+        let what = format!("files end at {blocks} blocks");
+        assert!(run.is_orderly(), "seed {}, {what}: {run:?}", victim.seed);
+        stopped += usize::from(!run.is_done());
+        victim.check(&what);
+        let run = victim.run(victim.driver(), None);
+        assert!(run.is_done(), "seed {}, after {what}: {run:?}", victim.seed);
+        assert_eq!(victim.check(&what), BATCHES);
+    }
+    assert!(stopped > 0, "no file came to its bound");
+}
+
+#[test]
+fn a_failed_sync_ends_writing_for_good() {
+    let mut victim = Victim::new(seed());
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace=fdatasync"]);
+    // One sync of a thread fails, after those of the start, and all later ones succeed: they must
+    // not be believed.
+    command.args(["-e", "inject=fdatasync:error=EIO:when=30", DRIVER]).args(victim.arguments());
+    let run = victim.run(command, None);
+    assert_eq!(run.code, Some(6), "{run:?}");
+    assert!(run.said.contains("stopped: the store takes no more writes"), "{run:?}");
+    victim.check("after a failed sync");
+}
