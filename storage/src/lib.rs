@@ -18,8 +18,9 @@ mod event_ids;
 mod failpoint;
 mod families;
 #[cfg(test)]
-mod histories;
 mod fixtures;
+#[cfg(test)]
+mod histories;
 mod index;
 mod index_fill;
 mod journal;
