@@ -200,7 +200,7 @@ fn value(kind: &str, n: usize) -> (String, Json) {
     match kind {
         "INT" => (n.to_string(), json!(n)),
         "FLOAT" => (format!("{n}.5"), json!(f64::from(u32::try_from(n).unwrap()) + 0.5)),
-        "BOOL" => (format!("{}", n % 2 == 0), json!(n % 2 == 0)),
+        "BOOL" => (n.is_multiple_of(2).to_string(), json!(n.is_multiple_of(2))),
         "DATE" => {
             (format!("DATE '2026-01-0{}'", n % 9 + 1), json!(format!("2026-01-0{}", n % 9 + 1)))
         }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use everwhen_query::Params;
 use everwhen_query::columns::json_of;
+use everwhen_query::{Params, parse_basis};
 use everwhen_storage::{ColumnType, SystemTime, TableDef, ValidTime};
 use serde_json::{Map, Value, json};
 
@@ -33,7 +33,7 @@ const TIMES: [&str; 4] = ["_valid_from", "_valid_to", "_system_from", "_system_t
 /// # Errors
 /// `not_found` where the table or a version at that point does not exist.
 pub async fn state(services: &Services, request: EntityRequest) -> Answered<Value> {
-    let table = table_of(services, &request.table)?;
+    let table = table_of(services, &request)?;
     let id = id_values(&table, &request.id)?;
     let (versions, basis) = read(services, &table, &id, &request, "", "").await?;
     let Some(version) = versions.into_iter().next() else {
@@ -53,7 +53,7 @@ pub async fn state(services: &Services, request: EntityRequest) -> Answered<Valu
 /// # Errors
 /// `not_found` where the table does not exist.
 pub async fn history(services: &Services, request: EntityRequest) -> Answered<Value> {
-    let table = table_of(services, &request.table)?;
+    let table = table_of(services, &request)?;
     let id = id_values(&table, &request.id)?;
     let all = "FOR ALL SYSTEM_TIME FOR ALL VALID_TIME";
     let order = "ORDER BY _system_from, _valid_from NULLS FIRST";
@@ -61,8 +61,14 @@ pub async fn history(services: &Services, request: EntityRequest) -> Answered<Va
     Ok(json!({"versions": versions, "basis": basis}))
 }
 
-fn table_of(services: &Services, name: &str) -> Answered<Arc<TableDef>> {
-    services.store.definitions().table(name).cloned().ok_or_else(|| {
+/// Returns the table as declared at the request's basis.
+fn table_of(services: &Services, request: &EntityRequest) -> Answered<Arc<TableDef>> {
+    let (store, name) = (&services.store, &request.table);
+    let definitions = match &request.basis {
+        None => store.definitions(),
+        Some(token) => store.definitions_at(parse_basis(store, token)?.tx),
+    };
+    definitions.table(name).cloned().ok_or_else(|| {
         let detail = format!("table \"{name}\" does not exist");
         Failure::of_sqlstate("42P01", detail).as_code(Code::NotFound)
     })

@@ -14,6 +14,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use everwhen_storage::{FAILPOINTS, ManualClock, Options, Store};
+use everwhen_tests::http::{Answer, Client};
+use everwhen_tests::process::program;
 use everwhen_tests::workload::{CLOCK, Workload};
 use everwhen_tests::{seed, soak};
 use rand::rngs::StdRng;
@@ -266,4 +268,57 @@ fn a_failed_sync_ends_writing_for_good() {
     assert_eq!(run.code, Some(6), "{run:?}");
     assert!(run.said.contains("stopped: the store takes no more writes"), "{run:?}");
     victim.check("after a failed sync");
+}
+
+#[test]
+fn a_server_whose_log_cannot_be_synced_says_so_and_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let log = std::fs::File::create(folder.path().join("log")).unwrap();
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace=fdatasync"]);
+    // After all those of the start.
+    command.args(["-e", "inject=fdatasync:error=EIO:when=60+"]).arg(program().unwrap());
+    command.args(["serve", "--postgres-listen", "off", "--data"]).arg(&data);
+    for listener in ["--http-listen", "--grpc-listen", "--admin-listen"] {
+        command.args([listener, "127.0.0.1:0"]);
+    }
+    let mut server =
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let refused = runtime.block_on(write_until_refused(&data));
+    let began = Instant::now();
+    let status = loop {
+        if let Some(status) = server.try_wait().unwrap() {
+            break status;
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "the server goes on");
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("the store takes no more writes"), "{log}");
+    assert_eq!(refused.body["sqlstate"], "58030", "{refused:?}");
+    assert!(!refused.body.to_string().contains("data"), "inside shown: {refused:?}");
+}
+
+/// Writes until a write fails, and returns that answer.
+async fn write_until_refused(data: &Path) -> Answer {
+    let endpoints = data.join("endpoints.json");
+    let base = loop {
+        let text = std::fs::read_to_string(&endpoints).unwrap_or_default();
+        match serde_json::from_str::<serde_json::Value>(&text) {
+            Ok(all) => break all["http"].as_str().unwrap().to_owned(),
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    };
+    let client = Client::new(&base);
+    for n in 0..200 {
+        let sql = format!("INSERT INTO t (_id, n) VALUES ({n}, {n})");
+        let answer = client.post("/v1/sql", &serde_json::json!({ "sql": sql })).await.unwrap();
+        if answer.status != 200 {
+            return answer;
+        }
+    }
+    panic!("all writes were taken");
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on panics")]
 
+mod alter;
 mod bad_input;
 mod crash;
 mod docs;
