@@ -149,13 +149,7 @@ impl Erased {
     }
 
     /// Adds an erasure to a batch, with the secret.
-    pub(crate) fn put(
-        &self,
-        engine: &Engine,
-        writes: &mut WriteBatch,
-        hash: u128,
-        at: SystemTime,
-    ) {
+    pub(crate) fn put(&self, engine: &Engine, writes: &mut WriteBatch, hash: u128, at: SystemTime) {
         let family = engine.family(Family::Meta);
         if let Some(secret) = &self.secret {
             writes.put_cf(family, SECRET, secret);

@@ -52,7 +52,8 @@ fn compare(bench: &Bench, model: &Model, history: &History, base: TxId) -> usize
     let mut gone = 0;
     for at in base.get()..=model.last_tx().get() {
         let at = TxId::new(at);
-        for (system, from) in [(SystemBound::Latest, at), (SystemBound::Between(at, model.last_tx()), at)]
+        for (system, from) in
+            [(SystemBound::Latest, at), (SystemBound::Between(at, model.last_tx()), at)]
         {
             let (tx, to) = match system {
                 SystemBound::Latest => (at, at),
@@ -91,10 +92,8 @@ fn histories_read_like_the_model_from_the_horizon_on_and_not_before() {
         for step in &history.steps {
             bench.step(&mut model, step, &mut clock).unwrap();
         }
-        let definitions = vec![DefinitionChange::Retention {
-            table: history.table.id,
-            micros: Some(1),
-        }];
+        let definitions =
+            vec![DefinitionChange::Retention { table: history.table.id, micros: Some(1) }];
         commit(bench.store(), Batch { definitions, ..Batch::default() });
         bench.clock.set(clock.max(history.end()) + 10).unwrap();
         // Twice: the horizon moves on over what is left.
