@@ -332,10 +332,11 @@ async fn run(name: &str, keys: usize, seed: u64) -> Result<()> {
 /// A record of what holds after the erasure begins a new life without a past.
 async fn new_life(line: &mut Line, person: &Person) -> Result<()> {
     line.restart(None).await?;
-    let later = json!({"id": person.id(), "name": "later", "at": "2026-04-01T00:00:00Z"});
+    let (event, at) = ("new", "2026-04-01T00:00:00Z");
+    let later = json!({"id": person.id(), "name": "later", "event": event, "at": at});
     line.produce(vec![Record::new(later.to_string())]).await?;
     let rows = rows_of(line, ALL, None, std::slice::from_ref(person)).await?;
-    ensure!(rows.len() == 1 && rows[0][1] == "later", "{rows:?}");
+    ensure!(rows.len() == 1 && rows[0][2] == "later", "{rows:?}");
     let id: String = person.id().bytes().map(|byte| format!("%{byte:02X}")).collect();
     let history = line.server.client.get(&format!("/v1/entities/people/{id}/history")).await?;
     ensure!(history.body["versions"].as_array().is_some_and(|all| all.len() == 1), "{history:?}");
