@@ -254,9 +254,7 @@ impl Writer {
             Some((_, definitions)) => Arc::new(Tables::new(definitions)),
             None => Arc::clone(&self.tables),
         };
-        if batches.iter().any(Batch::erases) {
-            self.erased.make_secret();
-        }
+        self.erased.prepare(batches);
         let last = (self.last_tx, self.last_time);
         let mut group = Group::new(&engine, &tables, &self.tenants, &self.erased, last);
         group.preload(batches.iter())?;
@@ -279,12 +277,7 @@ impl Writer {
                 meta::put_source(&engine, &mut group.writes, source);
                 sources.push(source);
             }
-            for letter in &batch.dead_letters {
-                dead_letter += 1;
-                let at = base.max(group.last_time).micros();
-                let letter = DeadLetter { id: dead_letter, at, ..letter.clone() };
-                meta::put_dead_letter(&engine, &mut group.writes, letter)?;
-            }
+            put_dead_letters(&mut group, batch, base, &mut dead_letter)?;
             let (last_tx, system_time) = (group.last_tx, group.last_time);
             committed.push(Committed { outcomes, last_tx, system_time });
         }
@@ -311,9 +304,7 @@ impl Writer {
             self.sources.insert(of, source.next_offset);
         }
         self.last_dead_letter = dead_letter;
-        for (hash, at) in erased {
-            self.erased.add(hash, at);
-        }
+        self.erased.extend(erased);
         self.tenants.extend(tenants.iter().cloned());
         (self.last_tx, self.last_time) = (last_tx, last_time);
         self.tables = tables;
@@ -330,6 +321,22 @@ impl Writer {
         let tx = self.last_tx.plus(1);
         Some((tx, Arc::new(self.state.definitions().with(&batch.definitions, tx))))
     }
+}
+
+/// Adds a batch's dead letters, with ids after `last`.
+fn put_dead_letters(
+    group: &mut Group<'_>,
+    batch: &Batch,
+    base: SystemTime,
+    last: &mut u64,
+) -> Result<()> {
+    for letter in &batch.dead_letters {
+        *last += 1;
+        let at = base.max(group.last_time).micros();
+        let letter = DeadLetter { id: *last, at, ..letter.clone() };
+        meta::put_dead_letter(group.engine, &mut group.writes, letter)?;
+    }
+    Ok(())
 }
 
 /// Returns an error once more, for each batch of a group that shares it.
