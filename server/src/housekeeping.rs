@@ -116,9 +116,8 @@ impl Duties {
         let now = self.store.clock().now_micros();
         let erasures = self.store.erasures_under_way()?;
         let hidden = erasures.into_iter().filter(|one| one.state == ErasureState::Hidden);
-        let late = hidden.filter(|one| {
-            now.saturating_sub(one.requested_at.micros()) >= self.erase_deadline
-        });
+        let late = hidden
+            .filter(|one| now.saturating_sub(one.requested_at.micros()) >= self.erase_deadline);
         Ok(late.map(|one| one.tx).max())
     }
 }

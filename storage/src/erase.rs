@@ -23,6 +23,7 @@ use std::collections::HashMap;
 use rocksdb::WriteBatch;
 use siphasher::sip128::SipHasher24;
 
+use crate::batch::Batch;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::families::Family;
@@ -124,9 +125,9 @@ impl Erased {
         Ok(Self { secret, at })
     }
 
-    /// Makes the secret where there is none; it is stored with the first erasure.
-    pub(crate) fn make_secret(&mut self) {
-        if self.secret.is_none() {
+    /// Makes the secret where there is none and batches erase; it is stored with each erasure.
+    pub(crate) fn prepare(&mut self, batches: &[Batch]) {
+        if self.secret.is_none() && batches.iter().any(Batch::erases) {
             let (one, two) = (uuid::Uuid::new_v4().into_bytes(), uuid::Uuid::new_v4().into_bytes());
             // The few bits that a UUID fixes stand elsewhere in the other one.
             self.secret = Some(std::array::from_fn(|at| one[at] ^ two[(at + 5) % 16]));
@@ -153,19 +154,13 @@ impl Erased {
         at.is_some_and(|at| valid_from.micros() <= at.micros())
     }
 
-    /// Takes over an erasure that is durable.
-    pub(crate) fn add(&mut self, hash: u128, at: SystemTime) {
-        self.at.insert(hash, at);
+    /// Takes over erasures that are durable: keyed hashes with their system times.
+    pub(crate) fn extend(&mut self, erased: Vec<(u128, SystemTime)>) {
+        self.at.extend(erased);
     }
 
     /// Adds an erasure to a batch, with the secret.
-    pub(crate) fn put(
-        &self,
-        engine: &Engine,
-        writes: &mut WriteBatch,
-        hash: u128,
-        at: SystemTime,
-    ) {
+    pub(crate) fn put(&self, engine: &Engine, writes: &mut WriteBatch, hash: u128, at: SystemTime) {
         let family = engine.family(Family::Meta);
         if let Some(secret) = &self.secret {
             writes.put_cf(family, SECRET, secret);

@@ -50,8 +50,8 @@ pub use batch::{
     Write, WriteKind,
 };
 pub use clock::{Clock, ManualClock, RealClock};
-pub use erase::{EraseProgress, Erasure, ErasureState};
 pub use definitions::{Definition, DefinitionChange, DefinitionKind, Definitions, IndexDef};
+pub use erase::{EraseProgress, Erasure, ErasureState};
 pub use error::{Error, Result};
 pub use retention::{Hold, Needed, Swept};
 pub use load::{Load, LoadProgress, LoadRow, LoadRows};

@@ -127,12 +127,7 @@ fn raise(engine: &Engine, state: &State, table: TableId, target: TxId) -> Result
     Ok(target)
 }
 
-fn delete_history(
-    engine: &Engine,
-    table: TableId,
-    horizon: TxId,
-    swept: &mut Swept,
-) -> Result<()> {
+fn delete_history(engine: &Engine, table: TableId, horizon: TxId, swept: &mut Swept) -> Result<()> {
     let (archive, changes) = (engine.family(Family::Archive), engine.family(Family::Changes));
     let first = key::changes_prefix(table, TxId::ZERO);
     let mut writes = WriteBatch::default();

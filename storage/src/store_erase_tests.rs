@@ -177,12 +177,8 @@ fn an_event_keeps_standing_for_the_neighbours_of_an_erased_key() {
 fn after_the_purge_no_file_holds_what_was_erased() {
     let directory = Directory::new();
     let mut store = with_tables(&directory.0);
-    let index = IndexDef {
-        id: IndexId(0),
-        table: TableId(2),
-        columns: vec![ColumnId(2)],
-        ready: false,
-    };
+    let index =
+        IndexDef { id: IndexId(0), table: TableId(2), columns: vec![ColumnId(2)], ready: false };
     store.ensure_index(index).unwrap();
     let far = 1_000_000_000_000_000;
     for (id, first, second, event) in [

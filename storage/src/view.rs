@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::retention::Horizons;
 use crate::row::DocumentView;
 use crate::scan::gather::{self, Target};
 use crate::scan::keys::{self, Entry};
 use crate::scan::merge::{Believed, Piece, Pieces};
 use crate::scan::point;
 use crate::scan::reader::{Current, Reader};
-use crate::retention::Horizons;
 use crate::schema::{ColumnId, IndexId, RowKey, TableDef, TableId, Tenant};
 use crate::state::State;
 use crate::time::{Period, SystemTime, ValidTime};

@@ -382,9 +382,7 @@ impl Writer {
             Some((_, definitions)) => Arc::new(Tables::new(definitions)),
             None => Arc::clone(&self.tables),
         };
-        if batches.iter().any(Batch::erases) {
-            self.erased.make_secret();
-        }
+        self.erased.prepare(batches);
         let last = (self.last_tx, self.last_time);
         let mut group = Group::new(&engine, &tables, &self.tenants, &self.erased, last);
         group.preload(batches.iter())?;
@@ -411,9 +409,7 @@ impl Writer {
         self.sources.extend(running.sources);
         self.unjournaled = running.unjournaled;
         self.last_dead_letter = running.dead_letter;
-        for (hash, at) in erased {
-            self.erased.add(hash, at);
-        }
+        self.erased.extend(erased);
         self.tenants.extend(tenants.iter().cloned());
         (self.last_tx, self.last_time) = (last_tx, last_time);
         self.tables = tables;
@@ -501,7 +497,6 @@ impl Writer {
     }
 }
 
-/// True for a batch that shares its commit with none.
 /// Returns dead letters with their numbers, which follow `last`. Replayed ones have theirs, and may
 /// be there already: a segment of the journal ends with letters that the next one begins with.
 fn numbered(letters: &[DeadLetter], last: &mut u64, base: Base<'_>) -> Vec<DeadLetter> {

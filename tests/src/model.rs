@@ -173,9 +173,11 @@ impl Model {
     fn erase(&mut self, of: &KeyOf) {
         let (table, tenant, _) = of;
         let gone = self.keys.get_mut(of).map(std::mem::take).unwrap_or_default();
-        for event in gone.into_iter().filter(|one| one.retracted.is_none()).filter_map(|o| o.event) {
+        for event in gone.into_iter().filter(|one| one.retracted.is_none()).filter_map(|o| o.event)
+        {
             let elsewhere = self.keys.iter().any(|((at, whose, _), said)| {
-                let live = |one: &Said| one.retracted.is_none() && one.event.as_ref() == Some(&event);
+                let live =
+                    |one: &Said| one.retracted.is_none() && one.event.as_ref() == Some(&event);
                 at == table && whose == tenant && said.iter().any(live)
             });
             if !elsewhere {

@@ -32,8 +32,7 @@ impl Full {
         tenant: &Tenant,
     ) -> Result<ZSet> {
         // What an erasure takes is the difference to what was there.
-        let context =
-            StatementContext::new(store.clone(), basis, tenant.clone()).with_unerased();
+        let context = StatementContext::new(store.clone(), basis, tenant.clone()).with_unerased();
         let query = execute_plan(store.clone(), plan.clone(), context);
         let batches = match &self.runtime {
             Some(runtime) => runtime.block_on(query)?,

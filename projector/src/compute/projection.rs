@@ -11,8 +11,7 @@ use tokio::sync::Notify;
 use super::admit::Program;
 use super::cursor::{
     ChunkHead, Delivered, Entries, Held, Outstanding, RowChange, State, chunk_key, chunks_prefix,
-    decode, encode,
-    held_key, held_prefix, met_key, met_prefix, prefix, read, state_key,
+    decode, encode, held_key, held_prefix, met_key, met_prefix, prefix, read, state_key,
 };
 use super::definition::Body;
 use super::full::Full;

@@ -183,7 +183,8 @@ impl Work<'_> {
     /// Gathers what changed since a basis, and how far that goes: to the latest basis, or where
     /// very much changed to an earlier one.
     fn changes(&self, from: Basis, latest: Basis) -> Result<(Basis, Changes)> {
-        let crossed = self.store.read_unerased(latest.tx, |view| self.crossed(view, from, latest.now))?;
+        let crossed =
+            self.store.read_unerased(latest.tx, |view| self.crossed(view, from, latest.now))?;
         let (now, crossed) = crossed;
         if now < latest.now {
             // The clock alone first, so far as its crossings fit a step.

@@ -56,7 +56,11 @@ impl Default for ParseLimits {
 #[derive(Debug, Clone)]
 pub enum ParsedStatement {
     Query(ParsedQuery),
-    Explain { analyze: bool, verbose: bool, query: ParsedQuery },
+    Explain {
+        analyze: bool,
+        verbose: bool,
+        query: ParsedQuery,
+    },
     Insert(Insert),
     Update(Update),
     Delete(Delete),
@@ -67,7 +71,9 @@ pub enum ParsedStatement {
     SetRetention(SetRetention),
     Define(DefinitionStatement),
     Show(Show),
-    Begin { read_only: Option<bool> },
+    Begin {
+        read_only: Option<bool>,
+    },
     Commit,
     Rollback,
 }

@@ -76,7 +76,8 @@ mod tests {
         assert_eq!(micros("90 days", 1).unwrap(), Some(90 * 86_400_000_000));
         assert_eq!(micros(" 1 Hour ", 1).unwrap(), Some(3_600_000_000));
         assert_eq!(micros("forever", 1).unwrap(), None);
-        for wrong in ["", "90", "0 days", "-1 days", "1.5 days", "3 months", "9999999999999 weeks"] {
+        for wrong in ["", "90", "0 days", "-1 days", "1.5 days", "3 months", "9999999999999 weeks"]
+        {
             assert_eq!(micros(wrong, 1).unwrap_err().sqlstate(), "22023", "{wrong}");
         }
     }

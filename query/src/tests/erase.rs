@@ -84,7 +84,10 @@ async fn history_is_kept_as_long_as_the_table_says() {
     assert_eq!(kit.rows(listed).await, json!([["2592000 seconds", second.tx.get()]]));
     kit.write("ALTER TABLE t SET (history_retention = 'forever')").await;
     assert_eq!(kit.rows(listed).await, json!([["forever", second.tx.get()]]));
-    assert_eq!(kit.error("ALTER TABLE u SET (history_retention = '1 day')").await.sqlstate(), "42P01");
+    assert_eq!(
+        kit.error("ALTER TABLE u SET (history_retention = '1 day')").await.sqlstate(),
+        "42P01"
+    );
     assert_eq!(kit.error("ALTER TABLE t SET (history_retention = 'x')").await.sqlstate(), "22023");
     assert_eq!(kit.error("ALTER TABLE t SET (precedence = 'x')").await.sqlstate(), "42704");
 }

@@ -46,14 +46,13 @@ pub(crate) fn flush(engine: &Engine) -> Result<BTreeSet<String>> {
     Ok(logs)
 }
 
-/// Rewrites every table that overlaps one of the ranges and returns the names of the files that
-/// must go: the tables that are no longer in use.
+/// Rewrites every table that holds a key of one of the ranges, deleted or not, and returns the
+/// names of the files that must go: the tables that are no longer in use.
 ///
 /// # Errors
-/// [`Error::Engine`]; [`Error::Refused`] where a table was not rewritten.
+/// [`Error::Engine`]; [`Error::Refused`] where rewriting failed, which makes later writes fail too.
 pub(crate) fn compact(engine: &Engine, ranges: &[Range]) -> Result<BTreeSet<String>> {
-    let newest = tables_in_use(engine)?.into_iter().map(|(name, ..)| number(&name)).max();
-    let newest = newest.unwrap_or(0);
+    let errors = background_errors(engine)?;
     let before = names(engine, |name| name.ends_with(".sst"))?;
     let mut options = CompactOptions::default();
     options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
@@ -62,20 +61,22 @@ pub(crate) fn compact(engine: &Engine, ranges: &[Range]) -> Result<BTreeSet<Stri
         let family = engine.family(*family);
         engine.db().compact_range_cf_opt(family, Some(from), to.as_ref(), &options);
     }
-    // The call above reports nothing: what it did is seen in the tables that are left.
-    let left = tables_in_use(engine)?;
-    for (name, family, first, last) in &left {
-        let old = number(name) <= newest;
-        let overlaps = |(of, from, to): &&Range| {
-            of.name() == family && last >= from && to.as_ref().is_none_or(|to| first < to)
-        };
-        if old && ranges.iter().any(|range| overlaps(&range)) {
-            let reason = format!("table {name} of {family} was not rewritten");
-            return Err(Error::Refused { reason });
-        }
+    // The call above reports nothing.
+    if background_errors(engine)? != errors {
+        let reason = "files could not be rewritten: see the disk and the engine's log".to_owned();
+        return Err(Error::Refused { reason });
     }
-    let used: BTreeSet<&str> = left.iter().map(|(name, ..)| name.as_str()).collect();
-    Ok(before.into_iter().filter(|name| !used.contains(name.as_str())).collect())
+    let used: BTreeSet<String> = engine
+        .db()
+        .live_files()?
+        .into_iter()
+        .map(|table| table.name.trim_start_matches('/').to_owned())
+        .collect();
+    Ok(before.into_iter().filter(|name| !used.contains(name)).collect())
+}
+
+fn background_errors(engine: &Engine) -> Result<u64> {
+    Ok(engine.db().property_int_value("rocksdb.background-errors")?.unwrap_or(0))
 }
 
 /// Begins a new manifest, without the bounds of tables that are gone, and returns the name of the
@@ -128,22 +129,4 @@ fn names(engine: &Engine, wanted: impl Fn(&str) -> bool) -> Result<BTreeSet<Stri
         }
     }
     Ok(found)
-}
-
-/// Name, family, first and last key.
-type Table = (String, String, Vec<u8>, Vec<u8>);
-
-fn tables_in_use(engine: &Engine) -> Result<Vec<Table>> {
-    let live = engine.db().live_files()?;
-    let table = |file: rocksdb::LiveFile| {
-        let name = file.name.trim_start_matches('/').to_owned();
-        let (first, last) = (file.start_key, file.end_key);
-        (name, file.column_family_name, first.unwrap_or_default(), last.unwrap_or_default())
-    };
-    Ok(live.into_iter().map(table).collect())
-}
-
-/// Returns the number in a table's name; later tables have greater ones.
-fn number(name: &str) -> u64 {
-    name.trim_end_matches(".sst").parse().unwrap_or(0)
 }

@@ -11,11 +11,11 @@ use crossbeam_channel::Sender;
 use rocksdb::WriteBatch;
 
 use crate::engine::Engine;
+use crate::erase::EraseProgress;
 use crate::erase::bytes::{self, Range};
 use crate::erase::journal::{self, Doom};
 use crate::erase::ledger::{self, Entry, Step};
 use crate::erase::letters::{self, Wanted};
-use crate::erase::EraseProgress;
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::families::Family;
@@ -191,10 +191,7 @@ fn rewrite_ledger(engine: &Engine) -> Result<BTreeSet<String>> {
 }
 
 /// Returns what to look for in dead letters.
-fn wanted<'e>(
-    tools: &Tools<'_>,
-    entries: impl Iterator<Item = &'e Entry>,
-) -> Result<Vec<Wanted>> {
+fn wanted<'e>(tools: &Tools<'_>, entries: impl Iterator<Item = &'e Entry>) -> Result<Vec<Wanted>> {
     let mut wanted = Vec::new();
     for entry in entries {
         let definitions = tools.state.definitions_at(entry.tx);
@@ -379,7 +376,8 @@ fn ranges(tools: &Tools<'_>, entries: &[Entry]) -> Vec<Range> {
                 (Some(first), Some(end)) if prefixes.len() > RANGES_MAX => {
                     ranges.push((family, first.clone(), key::prefix_end(end)));
                 }
-                _ => ranges.extend(prefixes.iter().map(|prefix| bytes::under(family, prefix.clone()))),
+                _ => ranges
+                    .extend(prefixes.iter().map(|prefix| bytes::under(family, prefix.clone()))),
             }
         }
         ranges.push(bytes::under(Family::EventIds, key::table_prefix(tenant, table)));

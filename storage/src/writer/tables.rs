@@ -217,9 +217,7 @@ pub(crate) fn check_definitions(
                 }
             }
             DefinitionChange::Retention { table, micros } => {
-                let made = |change: &DefinitionChange| {
-                    matches!(change, DefinitionChange::Table(made) if made.id == *table)
-                };
+                let made = |change: &DefinitionChange| matches!(change, DefinitionChange::Table(made) if made.id == *table);
                 if definitions.table_by_id(*table).is_none() && !changes.iter().any(made) {
                     return Err(refused("a retention of a table that does not exist"));
                 }

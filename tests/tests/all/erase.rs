@@ -115,10 +115,8 @@ impl Line {
     fn deliver(&mut self) -> Result<()> {
         self.projector = None;
         let path = self.warehouse();
-        let config = format!(
-            "[sinks.warehouse]\ntype = \"sqlite\"\npath = \"{}\"\n",
-            path.display()
-        );
+        let config =
+            format!("[sinks.warehouse]\ntype = \"sqlite\"\npath = \"{}\"\n", path.display());
         let process = start_projector(&self.server.grpc, &config, self.dir.path(), "projector")?;
         self.projector = Some(process);
         Ok(())
@@ -159,7 +157,12 @@ const NOTES: &str = "SELECT *, _valid_from, _valid_to, _system_from, _system_to 
      FROM notes FOR ALL VALID_TIME FOR ALL SYSTEM_TIME ORDER BY _id, _system_from, _valid_from";
 
 /// Returns the rows of a query at a basis, of the people named alone.
-async fn rows_of(line: &Line, sql: &str, basis: Option<&str>, who: &[Person]) -> Result<Vec<Value>> {
+async fn rows_of(
+    line: &Line,
+    sql: &str,
+    basis: Option<&str>,
+    who: &[Person],
+) -> Result<Vec<Value>> {
     let request = json!({ "sql": sql, "basis": basis });
     let answer = line.server.client.post("/v1/sql", &request).await?;
     ensure!(answer.status == 200, "{sql}: {}", answer.body);
@@ -269,7 +272,8 @@ async fn run(name: &str, keys: usize, seed: u64) -> Result<()> {
     let mut line = Line::start(name).await?;
     let gone: Vec<Person> = (0..keys).map(|_| Person::random(&mut random)).collect();
     let kept: Vec<Person> = (0..keys).map(|_| Person::random(&mut random)).collect();
-    let mixed: Vec<Person> = gone.iter().zip(&kept).flat_map(|(a, b)| [a.clone(), b.clone()]).collect();
+    let mixed: Vec<Person> =
+        gone.iter().zip(&kept).flat_map(|(a, b)| [a.clone(), b.clone()]).collect();
     fill(&mut line, &mixed).await?;
     let data = line.data();
     found_all("before", &values(&gone), &data)?;
@@ -286,7 +290,10 @@ async fn run(name: &str, keys: usize, seed: u64) -> Result<()> {
 
     replay(&mut line, &gone).await?;
     for sql in [ALL, NOTES] {
-        ensure!(rows_of(&line, sql, Some(&basis), &gone).await?.is_empty(), "{sql} at the old basis");
+        ensure!(
+            rows_of(&line, sql, Some(&basis), &gone).await?.is_empty(),
+            "{sql} at the old basis"
+        );
         ensure!(rows_of(&line, sql, None, &gone).await?.is_empty(), "{sql} now");
     }
     let after = (
@@ -325,10 +332,11 @@ async fn run(name: &str, keys: usize, seed: u64) -> Result<()> {
 /// A record of what holds after the erasure begins a new life without a past.
 async fn new_life(line: &mut Line, person: &Person) -> Result<()> {
     line.restart(None).await?;
-    let later = json!({"id": person.id(), "name": "later", "at": "2026-04-01T00:00:00Z"});
+    let (event, at) = ("new", "2026-04-01T00:00:00Z");
+    let later = json!({"id": person.id(), "name": "later", "event": event, "at": at});
     line.produce(vec![Record::new(later.to_string())]).await?;
     let rows = rows_of(line, ALL, None, std::slice::from_ref(person)).await?;
-    ensure!(rows.len() == 1 && rows[0][1] == "later", "{rows:?}");
+    ensure!(rows.len() == 1 && rows[0][2] == "later", "{rows:?}");
     let id: String = person.id().bytes().map(|byte| format!("%{byte:02X}")).collect();
     let history = line.server.client.get(&format!("/v1/entities/people/{id}/history")).await?;
     ensure!(history.body["versions"].as_array().is_some_and(|all| all.len() == 1), "{history:?}");
@@ -356,7 +364,9 @@ async fn deadline() -> Result<()> {
     let mut server = Server::start(&data, Some(CLOCK)).await?;
     let client = server.client.clone();
     client.sql("CREATE TABLE t (_id TEXT, v TEXT)").await?;
-    client.sql("CREATE PROJECTION p KEY (id) INTO warehouse.p AS SELECT _id AS id, v FROM t").await?;
+    client
+        .sql("CREATE PROJECTION p KEY (id) INTO warehouse.p AS SELECT _id AS id, v FROM t")
+        .await?;
     let mut random = StdRng::seed_from_u64(seed());
     let (gone, kept) = (Person::random(&mut random), Person::random(&mut random));
     let config = format!(
