@@ -16,6 +16,9 @@ use serde_json::{Value, json};
 
 const CLOCK: &str = "2026-03-01T00:00:00Z";
 const PARTITIONS: i32 = 3;
+/// Parts of a history, and records of each.
+const ROUNDS: usize = 6;
+const RECORDS: usize = 400;
 
 const MODEL: &str = "
 CREATE STREAM readings FROM KAFKA (brokers = '${brokers}', topic = '${topic}')
@@ -149,8 +152,8 @@ async fn live(data: &Path, topic: &str, random: &mut StdRng) -> Result<(Server, 
     server.client.script(&model).await?;
     let mut instants = Vec::new();
     let mut produced = 0;
-    for round in 0..6_usize {
-        let records: Vec<Record> = (0..400).map(|_| reading(random)).collect();
+    for round in 0..ROUNDS {
+        let records: Vec<Record> = (0..RECORDS).map(|_| reading(random)).collect();
         broker.produce(topic, &records)?;
         produced += records.len();
         for _ in 0..8 {
@@ -199,6 +202,8 @@ async fn rebuild_and_compare(seed: u64) -> Result<()> {
     run_well(&["replay", "--journal", &journal, "--data", &second])?;
     let last = instants.last().map(String::as_str);
     let mut rebuilt = Server::start(Path::new(&second), last).await?;
+    // Where sources stand is shown once the broker answered.
+    wait_read(&rebuilt.client, ROUNDS * RECORDS).await?;
     let found = answers(&rebuilt.client, &instants).await?;
     if let Some(difference) = difference(&right, &found) {
         anyhow::bail!("the rebuilt store answers otherwise:\n{difference}");
