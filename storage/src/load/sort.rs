@@ -174,11 +174,14 @@ fn read(input: &mut BufReader<File>) -> std::io::Result<Entry> {
     Ok((key, value))
 }
 
+/// An entry and the source it came from: key, source, value.
+type Head = (Vec<u8>, usize, Vec<u8>);
+
 /// One merge of several sources, the earlier first where keys are equal.
 pub(crate) struct Merge {
     sources: Vec<Source>,
-    heads: BinaryHeap<Reverse<(Vec<u8>, usize, Vec<u8>)>>,
-    last: Option<(Vec<u8>, usize, Vec<u8>)>,
+    heads: BinaryHeap<Reverse<Head>>,
+    last: Option<Head>,
 }
 
 impl Merge {
