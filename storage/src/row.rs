@@ -148,9 +148,14 @@ impl LevelSet {
         })
     }
 
-    /// Returns the members, highest first.
+    /// Returns the archive levels, highest first.
     pub(crate) fn iter_down(self) -> impl Iterator<Item = u8> {
-        (0..Self::OPEN_BIT).rev().filter(move |level| self.0 & (1 << level) != 0)
+        let mut rest = self.0 & !(1 << Self::OPEN_BIT);
+        std::iter::from_fn(move || {
+            let level = u8::try_from(rest.checked_ilog2()?).ok()?;
+            rest &= !(1 << level);
+            Some(level)
+        })
     }
 
     fn put(self, out: &mut Vec<u8>) {

@@ -9,7 +9,7 @@ use crate::row::DocumentView;
 use crate::scan::gather::{self, Target};
 use crate::scan::keys::{self, Entry};
 use crate::scan::merge::{Believed, Piece, Pieces};
-use crate::scan::point;
+use crate::scan::point::{self, Found};
 use crate::scan::reader::{Current, Reader};
 use crate::schema::{ColumnId, IndexId, RowKey, TableDef, TableId, Tenant};
 use crate::state::State;
@@ -142,10 +142,7 @@ impl View<'_> {
     ) -> Result<Option<Version>> {
         self.check_kept(table.id, Some(table), self.tx())?;
         let prefix = key::row_prefix(tenant, table.id, key);
-        let Some(value) = self.reader.current(&prefix)? else { return Ok(None) };
-        let current = Current::read(&value)?;
-        let target = Target { prefix: &prefix, current, unchanged: false };
-        point::point(&self.reader, &target, valid, |found, bytes| {
+        let version = |found: Found, bytes: &[u8]| {
             Ok(Version {
                 tenant: tenant.clone(),
                 key: key.clone(),
@@ -154,7 +151,19 @@ impl View<'_> {
                 tx_to: None,
                 row: DocumentView::read(bytes)?.row(None)?,
             })
-        })
+        };
+        let timeline_first = self.reader.timeline_first();
+        if timeline_first.get() && self.reader.is_latest(self.tx()) {
+            // A segment of the latest belief is the whole answer.
+            if let Some(version) = self.reader.timeline_at(&prefix, valid, version)? {
+                return Ok(Some(version));
+            }
+        }
+        let Some(value) = self.reader.current(&prefix)? else { return Ok(None) };
+        let current = Current::read(&value)?;
+        timeline_first.set(valid < current.valid_from);
+        let target = Target { prefix: &prefix, current, unchanged: false };
+        point::point(&self.reader, &target, valid, version)
     }
 
     /// Returns a key's row at a valid time, as believed at the view's transaction, with the
@@ -169,18 +178,22 @@ impl View<'_> {
     ) -> Result<Option<(TxId, Row)>> {
         self.check_kept(table.id, Some(table), self.tx())?;
         let prefix = key::row_prefix(tenant, table.id, key);
+        if valid == ValidTime::END {
+            return Ok(None);
+        }
+        let decode = |tx, bytes: &[u8]| Ok((tx, DocumentView::read(bytes)?.row(columns)?));
+        let timeline_first = self.reader.timeline_first();
+        if timeline_first.get() {
+            let row = |found: Found, bytes: &[u8]| decode(found.tx_from, bytes);
+            if let Some(row) = self.reader.timeline_at(&prefix, valid, row)? {
+                return Ok(Some(row));
+            }
+        }
         let Some(value) = self.reader.current(&prefix)? else { return Ok(None) };
         let current = Current::read(&value)?;
-        let Some(instant) = ValidBound::AsOf(valid).window() else { return Ok(None) };
-        let decode = |tx, bytes: &[u8]| Ok((tx, DocumentView::read(bytes)?.row(columns)?));
-        if let Some(row) = current.row
-            && current.valid_from <= valid
-            && current.tx_from <= self.tx()
-        {
-            return decode(current.tx_from, row).map(Some);
-        }
+        timeline_first.set(valid < current.valid_from);
         let target = Target { prefix: &prefix, current, unchanged: false };
-        gather::row_at(&self.reader, &target, instant, decode)
+        point::row_at(&self.reader, &target, valid, decode)
     }
 
     /// Calls `each` for every version of the scan, in order, until it answers false.

@@ -127,6 +127,9 @@ fn write(out: &mut impl Write, key: &[u8], value: &[u8]) -> std::io::Result<()> 
     out.write_all(value)
 }
 
+/// A key and its value.
+type Entry = (Vec<u8>, Vec<u8>);
+
 /// Entries in order.
 enum Source {
     File { path: PathBuf, input: BufReader<File>, left: u64 },
@@ -141,7 +144,7 @@ impl Source {
         Ok(Self::File { path: path.to_owned(), input, left })
     }
 
-    fn next(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
+    fn next(&mut self) -> Result<Option<Entry>> {
         match self {
             Self::File { left: 0, .. } => Ok(None),
             Self::File { path, input, left } => {
@@ -156,7 +159,7 @@ impl Source {
     }
 }
 
-fn read(input: &mut BufReader<File>) -> std::io::Result<(Vec<u8>, Vec<u8>)> {
+fn read(input: &mut BufReader<File>) -> std::io::Result<Entry> {
     let mut lengths = [[0; 4]; 2];
     for length in &mut lengths {
         input.read_exact(length)?;
@@ -171,11 +174,14 @@ fn read(input: &mut BufReader<File>) -> std::io::Result<(Vec<u8>, Vec<u8>)> {
     Ok((key, value))
 }
 
+/// An entry and the source it came from: key, source, value.
+type Head = (Vec<u8>, usize, Vec<u8>);
+
 /// One merge of several sources, the earlier first where keys are equal.
 pub(crate) struct Merge {
     sources: Vec<Source>,
-    heads: BinaryHeap<Reverse<(Vec<u8>, usize, Vec<u8>)>>,
-    last: Option<(Vec<u8>, usize, Vec<u8>)>,
+    heads: BinaryHeap<Reverse<Head>>,
+    last: Option<Head>,
 }
 
 impl Merge {

@@ -141,23 +141,6 @@ fn twice_where_cut(
     Period::nonempty(from, to).filter(|longer| *longer != window)
 }
 
-/// Calls `each` with the row of a key at an instant as believed at the reader's transaction, and
-/// the transaction that made it, without looking for the version's bounds.
-pub(crate) fn row_at<T>(
-    reader: &Reader<'_>,
-    target: &Target<'_>,
-    instant: Period<ValidTime>,
-    each: impl FnOnce(TxId, &[u8]) -> Result<T>,
-) -> Result<Option<T>> {
-    let believed = reader.shown(&target.current, Believed::at(reader.tx()));
-    let Some(believed) = believed else { return Ok(None) };
-    let mut pieces = reader.pieces();
-    pieces.clear();
-    gather(reader, target, instant, believed, &mut pieces)?;
-    let found = pieces.iter().next();
-    found.map(|piece| each(piece.tx_from, pieces.row(piece))).transpose()
-}
-
 /// Appends the stored pieces that overlap `window` and were believed in `believed`.
 fn gather(
     reader: &Reader<'_>,

@@ -1,11 +1,19 @@
 //! The version of one key at one instant.
+//!
+//! At the latest belief that is one segment. At a past one it is a stored piece and what was cut off
+//! it since: the pieces beside it are read, one step of the cursor each, for as long as they are of
+//! the same transaction and row.
 
 use crate::error::Result;
+use crate::key::Fork;
 use crate::scan::gather::{self, Target};
 use crate::scan::merge::Believed;
-use crate::scan::reader::Reader;
+use crate::scan::reader::{Reader, Walk};
 use crate::time::{Period, ValidTime};
 use crate::tx::TxId;
+
+/// Pieces that are joined step by step; of a version that was cut more often, windows are read.
+const JOINED_MAX: usize = 12;
 
 /// A version's times, its row bytes apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +40,13 @@ pub(crate) fn point<T>(
     if target.unchanged || target.current.archive.is_empty() || reader.is_latest(tx) {
         return latest(reader, target, at, each);
     }
+    let mut past = Past { reader, target, walk: reader.walk(target.prefix) };
+    let mut row = Vec::new();
+    let Some(mut found) = past.piece(at, &mut row)? else { return Ok(None) };
+    if past.join(&mut found, &row)? {
+        return each(found, &row).map(Some);
+    }
+    drop(past);
     let mut pieces = reader.pieces();
     gather::versions(reader, target, instant, believed, &mut pieces)?;
     let found = pieces.iter().find(|piece| piece.valid.contains(at));
@@ -40,6 +55,103 @@ pub(crate) fn point<T>(
         each(found, pieces.row(piece))
     });
     answer.transpose()
+}
+
+/// Calls `each` with the row of a key at an instant as believed at the reader's transaction, and
+/// the transaction that made it, without looking for the version's bounds.
+pub(crate) fn row_at<T>(
+    reader: &Reader<'_>,
+    target: &Target<'_>,
+    at: ValidTime,
+    each: impl FnOnce(TxId, &[u8]) -> Result<T>,
+) -> Result<Option<T>> {
+    if reader.shown(&target.current, Believed::at(reader.tx())).is_none() {
+        return Ok(None);
+    }
+    let mut past = Past { reader, target, walk: reader.walk(target.prefix) };
+    let mut row = Vec::new();
+    let found = past.piece(at, &mut row)?;
+    found.map(|found| each(found.tx_from, &row)).transpose()
+}
+
+/// A read of what one key was believed to be.
+struct Past<'a, 'db> {
+    reader: &'a Reader<'db>,
+    target: &'a Target<'a>,
+    walk: Walk<'a, 'db>,
+}
+
+impl Past<'_, '_> {
+    /// Returns the stored piece that holds an instant, its row in `row`.
+    fn piece(&mut self, at: ValidTime, row: &mut Vec<u8>) -> Result<Option<Found>> {
+        let tx = self.reader.tx();
+        let current = &self.target.current;
+        row.clear();
+        if at >= current.valid_from {
+            if current.tx_from <= tx {
+                let valid = Period::nonempty(current.valid_from, ValidTime::END);
+                let (Some(valid), Some(bytes)) = (valid, current.row) else { return Ok(None) };
+                row.extend_from_slice(bytes);
+                return Ok(Some(Found { valid, tx_from: current.tx_from }));
+            }
+        } else if current.timeline
+            && let Some((found, bytes)) = self.walk.at(at)?
+            && found.tx_from <= tx
+        {
+            row.extend_from_slice(bytes);
+            return Ok(Some(found));
+        }
+        self.superseded(at, row)
+    }
+
+    /// Returns the piece of superseded belief that holds an instant: one seek a level in use.
+    fn superseded(&self, at: ValidTime, row: &mut Vec<u8>) -> Result<Option<Found>> {
+        let (tx, prefix) = (self.reader.tx(), self.target.prefix);
+        if self.reader.is_latest(tx) {
+            return Ok(None);
+        }
+        self.reader.with_archive(|archive| {
+            // What is superseded is most often without an end, and such pieces stand in high levels.
+            for level in self.target.current.archive.iter_down() {
+                let fork = Fork::containing(at, level);
+                archive.seek(prefix, fork, tx.plus(1));
+                if let Some(piece) = archive.piece(prefix)?
+                    && piece.fork == fork
+                    && piece.tx_from <= tx
+                    && piece.valid.contains(at)
+                {
+                    row.extend_from_slice(piece.row);
+                    return Ok(Some(Found { valid: piece.valid, tx_from: piece.tx_from }));
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    /// Makes a piece the whole version, by the pieces beside it; false where they are too many.
+    fn join(&mut self, version: &mut Found, row: &[u8]) -> Result<bool> {
+        let mut other = Vec::new();
+        let mut joined = 0;
+        while version.valid.from() != ValidTime::BEGIN {
+            let before = self.piece(gather::before(version.valid.from()), &mut other)?;
+            match before.filter(|before| before.tx_from == version.tx_from && other == row) {
+                Some(_) if joined == JOINED_MAX => return Ok(false),
+                Some(before) => version.valid = version.valid.hull(&before.valid),
+                None => break,
+            }
+            joined += 1;
+        }
+        while version.valid.to() != ValidTime::END {
+            let after = self.piece(version.valid.to(), &mut other)?;
+            match after.filter(|after| after.tx_from == version.tx_from && other == row) {
+                Some(_) if joined == JOINED_MAX => return Ok(false),
+                Some(after) => version.valid = version.valid.hull(&after.valid),
+                None => break,
+            }
+            joined += 1;
+        }
+        Ok(true)
+    }
 }
 
 /// The latest belief alone: where nothing newer is stored, or nothing was ever superseded.

@@ -1,6 +1,6 @@
 //! One snapshot of the engine, and the cursors that a view reuses over it.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 
 use hashbrown::{HashMap, HashSet};
 use rocksdb::{ColumnFamily, DBPinnableSlice, ReadOptions};
@@ -68,6 +68,8 @@ pub(crate) struct Reader<'db> {
     later: RefCell<HashMap<TableId, Option<HashSet<Vec<u8>>>>>,
     pieces: RefCell<Pieces>,
     seek_key: RefCell<Vec<u8>>,
+    /// The last read of one instant was answered by the timeline.
+    timeline_first: Cell<bool>,
 }
 
 impl<'db> Reader<'db> {
@@ -96,6 +98,7 @@ impl<'db> Reader<'db> {
             later: RefCell::default(),
             pieces: RefCell::default(),
             seek_key: RefCell::default(),
+            timeline_first: Cell::new(false),
         }
     }
 
@@ -116,6 +119,13 @@ impl<'db> Reader<'db> {
     /// Returns the transaction that is read at.
     pub(crate) const fn tx(&self) -> TxId {
         self.tx
+    }
+
+    /// Returns whether the next read of one instant looks into the timeline first, as the last one
+    /// was answered there: reads of the past and of the present come in runs, and the first look is
+    /// most often the only one.
+    pub(crate) const fn timeline_first(&self) -> &Cell<bool> {
+        &self.timeline_first
     }
 
     /// Returns the engine, for what no later transaction changes.
@@ -257,6 +267,15 @@ impl<'db> Reader<'db> {
         Ok(())
     }
 
+    /// Returns the cursor over the latest belief before `current`, to go from segment to segment.
+    pub(crate) fn walk<'r>(&'r self, prefix: &'r [u8]) -> Walk<'r, 'db> {
+        let slot = self.timeline.borrow_mut();
+        let cursor = RefMut::map(slot, |slot| {
+            slot.get_or_insert_with(|| self.cursor(Family::Timeline, None))
+        });
+        Walk { cursor, prefix, key: &self.seek_key, is_placed: false }
+    }
+
     /// Runs `read` with the cursor over superseded belief.
     pub(crate) fn with_archive<T>(
         &self,
@@ -287,6 +306,47 @@ fn segment<'a>(cursor: &'a DbIterator<'_>, prefix: &[u8]) -> Result<Option<(Foun
     let (header, row) = TimelineHeader::read(value)?;
     let valid = Period::new(key::timeline_from(key)?, header.valid_to)?;
     Ok(Some((Found { valid, tx_from: header.tx_from }, row)))
+}
+
+/// A walk over the segments of one row: to a neighbour by a step, further by a seek.
+pub(crate) struct Walk<'r, 'db> {
+    cursor: RefMut<'r, DbIterator<'db>>,
+    prefix: &'r [u8],
+    key: &'r RefCell<Vec<u8>>,
+    /// The cursor stands at a segment of this row.
+    is_placed: bool,
+}
+
+impl Walk<'_, '_> {
+    /// Returns the segment that holds an instant.
+    pub(crate) fn at(&mut self, at: ValidTime) -> Result<Option<(Found, &[u8])>> {
+        let is_near = self.is_placed && self.step_to(at)?;
+        if !is_near {
+            let mut key = self.key.borrow_mut();
+            key::timeline_into(&mut key, self.prefix, at);
+            self.cursor.seek_for_prev(key.as_slice());
+        }
+        let found = segment(&self.cursor, self.prefix)?;
+        self.is_placed = found.is_some();
+        Ok(found.filter(|(found, _)| found.valid.contains(at)))
+    }
+
+    /// Goes to the segment that holds an instant, or the last before it, where that is the one here
+    /// or a neighbour; false where it is neither.
+    fn step_to(&mut self, at: ValidTime) -> Result<bool> {
+        let Some((here, _)) = segment(&self.cursor, self.prefix)? else { return Ok(false) };
+        if at < here.valid.from() {
+            self.cursor.prev();
+            let before = segment(&self.cursor, self.prefix)?;
+            return Ok(before.is_none_or(|(before, _)| before.valid.from() <= at));
+        }
+        if at < here.valid.to() {
+            return Ok(true);
+        }
+        self.cursor.next();
+        let after = segment(&self.cursor, self.prefix)?;
+        Ok(after.is_some_and(|(after, _)| after.valid.contains(at)))
+    }
 }
 
 /// A piece under a cursor of the `archive` family.

@@ -317,7 +317,7 @@ impl<'w> Group<'w> {
     /// Adds the state of every key and event id that changed.
     pub(super) fn finish(&mut self) {
         let (engine, mut writes) = (self.engine, std::mem::take(&mut self.writes));
-        self.drain(&mut |family, key, value| {
+        self.drain(|family, key, value| {
             let family = engine.family(family);
             match value {
                 Some(value) => writes.put_cf(family, key, value),
@@ -332,11 +332,11 @@ impl<'w> Group<'w> {
 
     /// Calls `each` with what becomes of every key and event id that changed, without a value where
     /// an entry goes: by family, within each in key order, a later one for the same key counting.
-    pub(super) fn drain(&mut self, each: &mut dyn FnMut(Family, &[u8], Option<&[u8]>)) {
+    pub(super) fn drain(&mut self, mut each: impl FnMut(Family, &[u8], Option<&[u8]>)) {
         let mut dirty: Vec<&KeyState> = self.states.iter().filter(|state| state.dirty).collect();
         dirty.sort_unstable_by(|a, b| a.prefix.cmp(&b.prefix));
         for state in dirty {
-            state.drain(&mut self.value, each);
+            state.drain(&mut self.value, &mut each);
         }
         for (sorted, family) in [
             (&mut self.said, Family::Assertions),
@@ -345,7 +345,7 @@ impl<'w> Group<'w> {
             (&mut self.bounds, Family::Boundaries),
             (&mut self.indexed, Family::Indexes),
         ] {
-            sorted.drain(&mut |key, value| each(family, key, value));
+            sorted.drain(|key, value| each(family, key, value));
         }
         for id in &self.changed_events {
             match self.events.get(id) {

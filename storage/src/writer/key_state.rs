@@ -194,7 +194,7 @@ impl KeyState {
     pub(super) fn drain(
         &self,
         value: &mut Vec<u8>,
-        each: &mut dyn FnMut(Family, &[u8], Option<&[u8]>),
+        mut each: impl FnMut(Family, &[u8], Option<&[u8]>),
     ) {
         value.clear();
         self.header.put(value, self.document.as_bytes());

@@ -298,7 +298,7 @@ impl Folding<'_> {
 
     fn take(&mut self, group: &mut Group<'_>) -> Result<()> {
         let mut failed = None;
-        group.drain(&mut |family, key, value| {
+        group.drain(|family, key, value| {
             let taken = match BY_ROW.iter().position(|of| *of == family) {
                 Some(at) => self.by_row[at].add(key, value),
                 None => self.add_elsewhere(family, key, value),

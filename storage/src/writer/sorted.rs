@@ -42,7 +42,7 @@ impl Sorted {
     }
 
     /// Calls `each` with everything in key order, without a value for a delete.
-    pub(super) fn drain(&mut self, each: &mut dyn FnMut(&[u8], Option<&[u8]>)) {
+    pub(super) fn drain(&mut self, mut each: impl FnMut(&[u8], Option<&[u8]>)) {
         let bytes = &self.bytes;
         // Stable: operations on one key keep their order.
         self.entries.sort_by(|a, b| bytes[a.key..a.value].cmp(&bytes[b.key..b.value]));

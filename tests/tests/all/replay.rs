@@ -16,6 +16,9 @@ use serde_json::{Value, json};
 
 const CLOCK: &str = "2026-03-01T00:00:00Z";
 const PARTITIONS: i32 = 3;
+/// Parts of a history, and records of each.
+const ROUNDS: usize = 6;
+const RECORDS: usize = 400;
 
 const MODEL: &str = "
 CREATE STREAM readings FROM KAFKA (brokers = '${brokers}', topic = '${topic}')
@@ -149,8 +152,8 @@ async fn live(data: &Path, topic: &str, random: &mut StdRng) -> Result<(Server, 
     server.client.script(&model).await?;
     let mut instants = Vec::new();
     let mut produced = 0;
-    for round in 0..6_usize {
-        let records: Vec<Record> = (0..400).map(|_| reading(random)).collect();
+    for round in 0..ROUNDS {
+        let records: Vec<Record> = (0..RECORDS).map(|_| reading(random)).collect();
         broker.produce(topic, &records)?;
         produced += records.len();
         for _ in 0..8 {
@@ -199,6 +202,8 @@ async fn rebuild_and_compare(seed: u64) -> Result<()> {
     run_well(&["replay", "--journal", &journal, "--data", &second])?;
     let last = instants.last().map(String::as_str);
     let mut rebuilt = Server::start(Path::new(&second), last).await?;
+    // Where sources stand is shown once the broker answered.
+    wait_read(&rebuilt.client, ROUNDS * RECORDS).await?;
     let found = answers(&rebuilt.client, &instants).await?;
     if let Some(difference) = difference(&right, &found) {
         anyhow::bail!("the rebuilt store answers otherwise:\n{difference}");
@@ -248,92 +253,129 @@ fn history(random: &mut StdRng, rows: usize) -> String {
     text
 }
 
+/// A data directory that is loaded into, and the files beside it.
+struct Loading {
+    dir: tempfile::TempDir,
+    data: String,
+    file: String,
+}
+
+const PAST: &str = "
+CREATE TABLE past (_id TEXT PRIMARY KEY, n BIGINT, note TEXT) WITH (precedence = 'effective');
+CREATE PROJECTION shown KEY (id) INTO warehouse.shown AS
+SELECT _id AS id, n, note FROM past FOR VALID_TIME AS OF TIMESTAMP '2026-01-01T01:00:00Z';
+";
+/// After everything that was recorded.
+const NOW: &str = "2026-06-01T00:00:00Z";
+
+impl Loading {
+    async fn new() -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let place = |name: &str| dir.path().join(name).display().to_string();
+        let (data, file) = (place("data"), place("rows.ndjson"));
+        let mut server = Server::start(Path::new(&data), Some("2025-12-01T00:00:00Z")).await?;
+        server.client.script(PAST).await?;
+        server.stop()?;
+        Ok(Self { dir, data, file })
+    }
+
+    fn place(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    /// Ends the process at each step of a load, once more after the last.
+    async fn kill_at_every_step(&self) -> Result<()> {
+        let args = ["ingest", "--data", &self.data, "--table", "past", "--file", &self.file];
+        let sql = "SELECT count(*) FROM past FOR ALL VALID_TIME FOR ALL SYSTEM_TIME";
+        for step in ["load.intended", "load.family@2", "load.family@5", "load.before_publish"] {
+            let (name, count) = step.split_once('@').unwrap_or((step, "1"));
+            let output = run(&args, &format!("{name}=abort@{count}"))?;
+            ensure!(!output.status.success(), "{step} was not passed");
+            let mut server = Server::start(Path::new(&self.data), Some(NOW)).await?;
+            ensure!(server.client.one(sql).await? == json!(0), "after {step}");
+            let last = server.client.one("SELECT max(tx) FROM everwhen.transactions").await?;
+            ensure!(last.as_i64().is_some_and(|last| last < 10), "{last} after {step}");
+            server.kill();
+        }
+        let output = run(&args, "load.published=abort")?;
+        ensure!(!output.status.success(), "load.published was not passed");
+        let again = run(&args, "")?;
+        let error = String::from_utf8_lossy(&again.stderr).into_owned();
+        ensure!(!again.status.success() && error.contains("not empty"), "{error}");
+        Ok(())
+    }
+
+    /// Compares a projection over the table with its query, and answers with what the table was
+    /// believed to hold at some instants.
+    async fn check_loaded(&self) -> Result<Vec<Value>> {
+        let warehouse = self.place("warehouse.db");
+        let config = format!("[sinks.warehouse]\ntype = \"sqlite\"\npath = \"{warehouse}\"\n");
+        let mut server = Server::start(Path::new(&self.data), Some(NOW)).await?;
+        let _projector = start_projector(&server.grpc, &config, self.dir.path(), "projector")?;
+        server.client.wait_delivered().await?;
+        let query = "SELECT _id AS id, n, note FROM past \
+                     FOR VALID_TIME AS OF TIMESTAMP '2026-01-01T01:00:00Z' ORDER BY id";
+        let rows = server.client.rows(query).await?;
+        let cells = |row: &Vec<Value>| row.iter().map(crate::crash::cell_text).collect();
+        let right: Vec<Vec<Option<String>>> = rows.iter().map(cells).collect();
+        ensure!(right.len() > 50, "{} rows", right.len());
+        let sink = sqlite_rows(Path::new(&warehouse), "SELECT id, n, note FROM shown ORDER BY id")?;
+        ensure!(sink == right, "the sink differs from the query");
+        let then = believed(&server.client).await?;
+        ensure!(then[0] != then[1] && then[1] != then[2], "the instants are all alike");
+        server.stop()?;
+        Ok(then)
+    }
+
+    /// Rebuilds the directory from its journal alone, as the load stands in it as well.
+    async fn check_rebuilt(&self, right: &[Value]) -> Result<String> {
+        let (journal, rebuilt) = (self.place("all.journal"), self.place("rebuilt"));
+        run_well(&["journal", "export", "--data", &self.data, "--to", &journal])?;
+        run_well(&["replay", "--journal", &journal, "--data", &rebuilt])?;
+        let mut server = Server::start(Path::new(&rebuilt), Some(NOW)).await?;
+        ensure!(believed(&server.client).await? == right, "the rebuilt store differs");
+        server.client.sql("CREATE TABLE bad (_id TEXT PRIMARY KEY, n BIGINT NOT NULL)").await?;
+        server.stop()?;
+        Ok(rebuilt)
+    }
+}
+
+/// What the loaded table was believed to hold at some instants.
+async fn believed(client: &Client) -> Result<Vec<Value>> {
+    let sql = "SELECT *, _valid_from, _valid_to, _tx FROM past FOR ALL VALID_TIME \
+               ORDER BY _id, _valid_from";
+    let mut then = Vec::new();
+    for instant in [at(100), at(500), at(999)] {
+        let body = json!({"sql": sql, "system_time": instant});
+        then.push(client.post("/v1/sql", &body).await?.body["rows"].clone());
+    }
+    Ok(then)
+}
+
 async fn load_with_kills(random: &mut StdRng) -> Result<()> {
-    let dir = tempfile::tempdir()?;
-    let place = |name: &str| dir.path().join(name).display().to_string();
-    let (data, file, rejects) = (place("data"), place("rows.ndjson"), place("rejects.ndjson"));
-    let mut server = Server::start(Path::new(&data), Some("2025-12-01T00:00:00Z")).await?;
-    server
-        .client
-        .script(
-            "CREATE TABLE past (_id TEXT PRIMARY KEY, n BIGINT, note TEXT) \
-             WITH (precedence = 'effective');
-             CREATE PROJECTION shown KEY (id) INTO warehouse.shown AS \
-             SELECT _id AS id, n, note FROM past FOR VALID_TIME AS OF TIMESTAMP '2026-01-01T01:00:00Z';",
-        )
-        .await?;
-    server.stop()?;
-    std::fs::write(&file, history(random, 3_000))?;
-    let args = ["ingest", "--data", &data, "--table", "past", "--file", &file];
+    let loading = Loading::new().await?;
+    std::fs::write(&loading.file, history(random, 3_000))?;
+    loading.kill_at_every_step().await?;
+    let right = loading.check_loaded().await?;
+    let rebuilt = loading.check_rebuilt(&right).await?;
 
-    let sql = "SELECT count(*) FROM past FOR ALL VALID_TIME FOR ALL SYSTEM_TIME";
-    for place in ["load.intended", "load.family@2", "load.family@5", "load.before_publish"] {
-        let (name, count) = place.split_once('@').unwrap_or((place, "1"));
-        let output = run(&args, &format!("{name}=abort@{count}"))?;
-        ensure!(!output.status.success(), "{place} was not passed");
-        let mut server = Server::start(Path::new(&data), Some("2026-06-01T00:00:00Z")).await?;
-        ensure!(server.client.one(sql).await? == json!(0), "after {place}");
-        let last = server.client.one("SELECT max(tx) FROM everwhen.transactions").await?;
-        ensure!(last.as_i64().is_some_and(|last| last < 10), "{last} after {place}");
-        server.kill();
-    }
-    let output = run(&args, "load.published=abort")?;
-    ensure!(!output.status.success());
-    let again = run(&args, "")?;
-    let error = String::from_utf8_lossy(&again.stderr).into_owned();
-    ensure!(!again.status.success() && error.contains("not empty"), "{error}");
-
-    let config = format!("[sinks.warehouse]\ntype = \"sqlite\"\npath = \"{}\"\n", place("w.db"));
-    let mut server = Server::start(Path::new(&data), Some("2026-06-01T00:00:00Z")).await?;
-    let _projector = start_projector(&server.grpc, &config, dir.path(), "projector")?;
-    server.client.wait_delivered().await?;
-    let query = "SELECT _id AS id, n, note FROM past \
-                 FOR VALID_TIME AS OF TIMESTAMP '2026-01-01T01:00:00Z' ORDER BY id";
-    let right: Vec<Vec<Option<String>>> = server
-        .client
-        .rows(query)
-        .await?
-        .iter()
-        .map(|row| row.iter().map(crate::crash::cell_text).collect())
-        .collect();
-    ensure!(right.len() > 50, "{} rows", right.len());
-    let sink = sqlite_rows(Path::new(&place("w.db")), "SELECT id, n, note FROM shown ORDER BY id")?;
-    ensure!(sink == right, "the sink differs from the query");
-    let instants = [at(100), at(500), at(999)];
-    let mut first = Vec::new();
-    for instant in &instants {
-        let body = json!({"sql": "SELECT *, _valid_from, _valid_to, _tx FROM past \
-            FOR ALL VALID_TIME ORDER BY _id, _valid_from", "system_time": instant});
-        first.push(server.client.post("/v1/sql", &body).await?.body["rows"].clone());
-    }
-    ensure!(first[0] != first[1] && first[1] != first[2]);
-    server.stop()?;
-
-    // What was loaded stands in the journal as well.
-    let (journal, rebuilt) = (place("all.journal"), place("rebuilt"));
-    run_well(&["journal", "export", "--data", &data, "--to", &journal])?;
-    run_well(&["replay", "--journal", &journal, "--data", &rebuilt])?;
-    let mut server = Server::start(Path::new(&rebuilt), Some("2026-06-01T00:00:00Z")).await?;
-    for (instant, right) in instants.iter().zip(&first) {
-        let body = json!({"sql": "SELECT *, _valid_from, _valid_to, _tx FROM past \
-            FOR ALL VALID_TIME ORDER BY _id, _valid_from", "system_time": instant});
-        let found = server.client.post("/v1/sql", &body).await?.body["rows"].clone();
-        ensure!(found == *right, "the rebuilt store differs at {instant}");
-    }
-    server.client.sql("CREATE TABLE bad (_id TEXT PRIMARY KEY, n BIGINT NOT NULL)").await?;
-    server.stop()?;
-
-    std::fs::write(
-        &file,
-        "{\"_id\":\"a\",\"n\":1}\n{\"_id\":\"b\"}\n\n{\"_id\":\"c\",\"n\":\"x\"}\n{\"_id\":\"d\",\"n\":2}\nnone\n",
-    )?;
-    let args = ["ingest", "--data", &rebuilt, "--table", "bad", "--file", &file];
+    let lines = [
+        r#"{"_id":"a","n":1}"#,
+        r#"{"_id":"b"}"#,
+        "",
+        r#"{"_id":"c","n":"x"}"#,
+        r#"{"_id":"d","n":2}"#,
+        "none",
+    ];
+    std::fs::write(&loading.file, lines.join("\n"))?;
+    let args = ["ingest", "--data", &rebuilt, "--table", "bad", "--file", &loading.file];
     let output = run(&args, "")?;
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(!output.status.success(), "bad lines were taken");
     for told in ["line 2: column \"n\" is NOT NULL", "line 4: column \"n\"", "line 6: no JSON"] {
         ensure!(error.contains(told), "{error}");
     }
+    let rejects = loading.place("rejects.ndjson");
     let loaded = run_well(&[&args[..], &["--rejects", &rejects]].concat())?;
     ensure!(loaded.contains("loaded 2 rows into bad, 3 lines rejected"), "{loaded}");
     let lines = std::fs::read_to_string(&rejects)?;
