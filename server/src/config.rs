@@ -37,6 +37,8 @@ pub struct Config {
     pub sql_bytes_max: usize,
     pub body_bytes_max: usize,
     pub record_bytes_max: usize,
+    /// Directories that any client may have snapshots taken into.
+    pub snapshot_targets: Vec<PathBuf>,
     /// How long requests may go on once the server stops.
     pub drain: Duration,
 }
@@ -196,6 +198,16 @@ pub const KEYS: &[Key] = &[
         show: |c| Some(c.record_bytes_max.to_string()),
     },
     Key {
+        name: "snapshot_targets",
+        doc: "directories (absolute, a list; in the environment parted by ':') that any client may have snapshots taken into",
+        set: |c, raw| directories(raw).map(|v| c.snapshot_targets = v),
+        show: |c| {
+            let shown: Vec<String> =
+                c.snapshot_targets.iter().map(|path| quoted(&path.to_string_lossy())).collect();
+            Some(format!("[{}]", shown.join(", ")))
+        },
+    },
+    Key {
         name: "drain_ms",
         doc: "how long requests may go on once the server was told to stop",
         set: |c, raw| millis(raw).map(|v| c.drain = v),
@@ -224,6 +236,7 @@ impl Default for Config {
             sql_bytes_max: 1 << 20,
             body_bytes_max: 64 << 20,
             record_bytes_max: 1 << 20,
+            snapshot_targets: Vec::new(),
             drain: Duration::from_secs(10),
         }
     }
@@ -398,6 +411,27 @@ fn text(raw: &Raw) -> Result<String, String> {
         }
         Raw::Text(text) | Raw::Toml(toml::Value::String(text)) => Ok(text.clone()),
         Raw::Toml(other) => Err(format!("expected text, got {}", other.type_str())),
+    }
+}
+
+fn directories(raw: &Raw) -> Result<Vec<PathBuf>, String> {
+    let named: Vec<String> = match raw {
+        Raw::Text(text) => {
+            text.split(':').filter(|part| !part.is_empty()).map(ToOwned::to_owned).collect()
+        }
+        Raw::Toml(toml::Value::Array(items)) => items
+            .iter()
+            .map(|item| match item {
+                toml::Value::String(text) => Ok(text.clone()),
+                other => Err(format!("expected a list of texts, got {}", other.type_str())),
+            })
+            .collect::<Result<_, _>>()?,
+        Raw::Toml(other) => return Err(format!("expected a list, got {}", other.type_str())),
+    };
+    let paths: Vec<PathBuf> = named.into_iter().map(PathBuf::from).collect();
+    match paths.iter().find(|path| !path.is_absolute()) {
+        Some(path) => Err(format!("{} is not absolute", path.display())),
+        None => Ok(paths),
     }
 }
 

@@ -103,6 +103,9 @@ impl From<everwhen_storage::Error> for Failure {
             E::ClockBackwards { .. } => Self::new(Code::InvalidValue, text),
             E::Unreached { .. } => Self::new(Code::Unreached, text),
             E::Closed => Self::stopping(),
+            // Told to whoever asked about these very files.
+            E::Snapshot { .. } => Self::new(Code::WrongState, text),
+            E::Stopped => Self::new(Code::Cancelled, text),
             E::Corrupt { .. } => {
                 tracing::error!(error = %text, "stored bytes are damaged");
                 Self::new(Code::Corrupt, "stored data is damaged; the server's log says where")

@@ -27,6 +27,13 @@ pub enum Error {
     Format { path: String, found: String, known: u32 },
     #[error("stored bytes of {what} are damaged: {why}")]
     Corrupt { what: &'static str, why: String },
+    /// A snapshot, or the place for snapshots, cannot be used as asked: choose another, or do what
+    /// the text says.
+    #[error("snapshots in {place}: {why}")]
+    Snapshot { place: String, why: String },
+    /// Whoever asked for long work wants it no more.
+    #[error("stopped on request")]
+    Stopped,
     /// A basis later than the store.
     #[error("transaction {asked} has not been reached, the store is at {latest}")]
     Unreached { asked: u64, latest: u64 },

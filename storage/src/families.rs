@@ -1,6 +1,10 @@
 //! Column families and the RocksDB options of each.
 
-use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, Options};
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode, Options,
+};
+
+use crate::error::Result;
 
 /// A column family; keys and values are those of `key.rs` and `row.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,8 +82,18 @@ impl Family {
 }
 
 /// Returns the options of the whole database.
-pub(crate) fn database_options() -> Options {
-    let mut options = Options::default();
+///
+/// # Errors
+/// Those of the engine, where it does not know an option.
+pub(crate) fn database_options() -> Result<Options> {
+    // Each table file's checksum as a whole goes into the manifest, for `verify`; the crate has no
+    // setter for it.
+    let mut options = Options::default()
+        .get_options_from_string("file_checksum_gen_factory=FileChecksumGenCrc32cFactory")?;
+    // A damaged log is refused. The default would open with what stands before the damage; only
+    // what was being written when the process ended is passed over.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_track_and_verify_wals_in_manifest(true);
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_max_background_jobs(4);
@@ -91,7 +105,7 @@ pub(crate) fn database_options() -> Options {
     // One thread writes nearly everything: the concurrent memtable only costs it atomics.
     options.set_allow_concurrent_memtable_write(false);
     options.set_enable_write_thread_adaptive_yield(false);
-    options
+    Ok(options)
 }
 
 /// Returns what to open: every family with its options, over one block cache.

@@ -11,6 +11,7 @@ mod boundaries;
 mod changes;
 pub mod clock;
 pub mod definitions;
+mod disk;
 mod engine;
 mod error;
 mod event_ids;
@@ -24,12 +25,16 @@ mod meta;
 mod row;
 mod scan;
 pub mod schema;
+pub mod snapshot;
 mod state;
 pub mod store;
+#[cfg(test)]
+mod testing;
 pub mod time;
 mod timeline;
 pub mod tx;
 pub mod value;
+pub mod verify;
 pub mod view;
 mod writer;
 

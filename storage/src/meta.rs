@@ -142,6 +142,21 @@ pub(crate) fn put_dead_letter(
     Ok(())
 }
 
+/// Reads what describes a dead letter, and its raw bytes.
+fn read_letter(mut value: &[u8]) -> Result<DeadLetter> {
+    row::take_format(&mut value)?;
+    let length = row::take_length(&mut value)?;
+    let described = row::take_slice(&mut value, length)?;
+    let mut letter: DeadLetter = serde_json::from_slice(described).map_err(damaged)?;
+    letter.value = value.to_vec();
+    Ok(letter)
+}
+
+/// Refuses the value of a dead letter that cannot be read.
+pub(crate) fn check_letter(value: &[u8]) -> Result<()> {
+    read_letter(value).map(drop)
+}
+
 /// Returns dead letters with ids above `after`, in order, at most `limit`.
 pub(crate) fn dead_letters(engine: &Engine, after: u64, limit: usize) -> Result<Vec<DeadLetter>> {
     let mut found = Vec::new();
@@ -149,13 +164,8 @@ pub(crate) fn dead_letters(engine: &Engine, after: u64, limit: usize) -> Result<
         return Ok(found);
     }
     let start = key::number(after.saturating_add(1));
-    engine.each_from(Family::DeadLetters, &[], &start, |_, mut value| {
-        row::take_format(&mut value)?;
-        let length = row::take_length(&mut value)?;
-        let described = row::take_slice(&mut value, length)?;
-        let mut letter: DeadLetter = serde_json::from_slice(described).map_err(damaged)?;
-        letter.value = value.to_vec();
-        found.push(letter);
+    engine.each_from(Family::DeadLetters, &[], &start, |_, value| {
+        found.push(read_letter(value)?);
         Ok(found.len() < limit)
     })?;
     Ok(found)
