@@ -268,7 +268,7 @@ fn check_format(path: &Path) -> Result<()> {
         known: FORMAT,
     };
     match fs::read_to_string(&file) {
-        Ok(text) if text.trim() == FORMAT.to_string() => Ok(()),
+        Ok(text) if text == format!("{FORMAT}\n") => Ok(()),
         Ok(text) => Err(wrong(text.trim())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             if path.join("rocks").exists() {
@@ -283,7 +283,10 @@ fn check_format(path: &Path) -> Result<()> {
 fn incarnation(path: &Path) -> Result<String> {
     let file = path.join("INCARNATION");
     match fs::read_to_string(&file) {
-        Ok(text) => Ok(text.trim().to_owned()),
+        Ok(text) => {
+            let id = text.strip_suffix('\n').unwrap_or_default();
+            id_of(id).map(|_| id.to_owned())
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             if path.join("rocks").exists() {
                 let why = "the file INCARNATION is missing".to_owned();

@@ -7,8 +7,8 @@
 
 use std::path::{Path, PathBuf};
 
+use everwhen_storage::ValidTime;
 use everwhen_storage::snapshot::{self, Manifest, Target, Watch};
-use everwhen_storage::{SystemTime, ValidTime};
 use serde_json::{Value, json};
 use tokio::sync::OwnedMutexGuard;
 
@@ -83,9 +83,9 @@ pub fn describe(manifest: &Manifest) -> Value {
 
 /// Returns the system time of a snapshot's last transaction for people.
 pub fn last_recorded(manifest: &Manifest) -> String {
-    match manifest.system_time() {
-        SystemTime::BEGIN => "nothing".to_owned(),
-        at => at.to_string(),
+    match manifest.tx {
+        0 => "nothing".to_owned(),
+        _ => manifest.system_time().to_string(),
     }
 }
 

@@ -16,6 +16,13 @@ pub(crate) struct TableFile {
     pub(crate) crc: Option<u32>,
 }
 
+impl TableFile {
+    /// Returns the file's name.
+    pub(crate) fn name(&self) -> String {
+        format!("{:06}.sst", self.number)
+    }
+}
+
 /// The state a manifest leads to.
 #[derive(Debug, Default)]
 pub(crate) struct Manifest {

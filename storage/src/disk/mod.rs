@@ -35,8 +35,8 @@ pub(crate) struct Logs {
     pub(crate) tables: Vec<TableFile>,
     /// Records in the write-ahead logs that are still needed.
     pub(crate) records: u64,
-    /// Files read.
-    pub(crate) files: u64,
+    /// Names of the files read.
+    pub(crate) read: Vec<String>,
     pub(crate) damaged: Vec<Finding>,
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn logs(rocks: &Path, checksums: bool) -> Result<Logs> {
     let mut torn: Option<&String> = None;
     for (_, name) in needed {
         let read = log::read(open(&rocks.join(name))?, Reading { checksums, records: false });
-        logs.files += 1;
+        logs.read.push(name.clone());
         match read.map_err(|source| io_error(&rocks.join(name), source))? {
             Err(damage) => logs.damage(name, &format!("{} at byte {}", damage.why, damage.at)),
             Ok(log) => {
@@ -108,7 +108,7 @@ pub(crate) fn refuse_damaged(rocks: &Path) -> Result<()> {
 /// # Errors
 /// [`Error::Io`] where it cannot be read, but not where it is missing.
 pub(crate) fn check_table(rocks: &Path, table: &TableFile) -> Result<Option<Finding>> {
-    let name = format!("{:06}.sst", table.number);
+    let name = table.name();
     let path = rocks.join(&name);
     let finding = |why: String| Ok(Some(Finding { file: name.clone(), why }));
     let mut file = match File::open(&path) {
@@ -148,14 +148,14 @@ fn manifest(rocks: &Path, names: &[String], logs: &mut Logs) -> Result<Option<Ma
     let path = rocks.join("CURRENT");
     let mut current = Vec::new();
     open(&path)?.read_to_end(&mut current).map_err(|source| io_error(&path, source))?;
-    logs.files += 1;
+    logs.read.push("CURRENT".to_owned());
     let named = std::str::from_utf8(&current).ok().and_then(|text| text.strip_suffix('\n'));
     let Some(name) = named.filter(|name| names.iter().any(|there| there == name)) else {
         logs.damage("CURRENT", "it does not name a manifest that is there");
         return Ok(None);
     };
     let path = rocks.join(name);
-    logs.files += 1;
+    logs.read.push(name.to_owned());
     match manifest::read(open(&path)?).map_err(|source| io_error(&path, source))? {
         Ok(manifest) => Ok(Some(manifest)),
         Err(damage) => {

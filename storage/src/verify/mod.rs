@@ -32,6 +32,8 @@ pub struct Report {
     /// Table files whose checksum is not recorded: written by an older program; their blocks were
     /// checked as they were read.
     pub unsummed: u64,
+    /// Files of the database that no answer comes from, which were not read.
+    pub passed_over: Vec<String>,
     /// Entries of each family.
     pub families: Vec<(&'static str, u64)>,
     /// The last transaction.
@@ -84,8 +86,8 @@ pub fn directory(path: &Path, watch: Watch<'_>) -> Result<Report> {
 
 fn files(rocks: &Path, report: &mut Report, watch: Watch<'_>) -> Result<()> {
     let logs = disk::logs(rocks, true)?;
-    report.files += logs.files;
-    for Finding { file, why } in logs.damaged {
+    report.files += logs.read.len() as u64;
+    for Finding { file, why } in &logs.damaged {
         report.problem(format!("rocks/{file}: {why}"));
     }
     let bytes: u64 = logs.tables.iter().map(|table| table.bytes).sum();
@@ -104,6 +106,10 @@ fn files(rocks: &Path, report: &mut Report, watch: Watch<'_>) -> Result<()> {
     }
     report.files += files;
     report.bytes += bytes;
+    let is_read = |name: &String| {
+        logs.read.contains(name) || logs.tables.iter().any(|table| table.name() == *name)
+    };
+    report.passed_over = disk::names(rocks)?.into_iter().filter(|name| !is_read(name)).collect();
     Ok(())
 }
 

@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on panics")]
 
 mod bad_input;
+mod corruption;
 mod crash;
 mod docs;
 mod end_to_end;
 mod model;
 mod projections;
 mod scenario;
+mod snapshots;
 mod tidy;
