@@ -267,37 +267,27 @@ fn check_format(path: &Path) -> Result<()> {
         found: found.to_owned(),
         known: FORMAT,
     };
-    match fs::read_to_string(&file) {
-        Ok(text) if text == format!("{FORMAT}\n") => Ok(()),
-        Ok(text) => Err(wrong(text.trim())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            if path.join("rocks").exists() {
-                return Err(wrong("none"));
-            }
-            write_whole(&file, &format!("{FORMAT}\n"))
-        }
-        Err(source) => Err(io_error(&file, source)),
+    match disk::text(&file)? {
+        Some(text) if text == format!("{FORMAT}\n") => Ok(()),
+        Some(text) => Err(wrong(text.trim())),
+        None if path.join("rocks").exists() => Err(wrong("none")),
+        None => write_whole(&file, &format!("{FORMAT}\n")),
     }
 }
 
 fn incarnation(path: &Path) -> Result<String> {
     let file = path.join("INCARNATION");
-    match fs::read_to_string(&file) {
-        Ok(text) => {
-            let id = text.strip_suffix('\n').unwrap_or_default();
-            id_of(id).map(|_| id.to_owned())
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            if path.join("rocks").exists() {
-                let why = "the file INCARNATION is missing".to_owned();
-                return Err(Error::Corrupt { what: "data directory", why });
-            }
-            let id = new_incarnation();
-            write_whole(&file, &format!("{id}\n"))?;
-            Ok(id)
-        }
-        Err(source) => Err(io_error(&file, source)),
+    if let Some(text) = disk::text(&file)? {
+        let id = text.strip_suffix('\n').unwrap_or_default();
+        return id_of(id).map(|_| id.to_owned());
     }
+    if path.join("rocks").exists() {
+        let why = "the file INCARNATION is missing".to_owned();
+        return Err(Error::Corrupt { what: "data directory", why });
+    }
+    let id = new_incarnation();
+    write_whole(&file, &format!("{id}\n"))?;
+    Ok(id)
 }
 
 /// Returns an incarnation id that was never given before.

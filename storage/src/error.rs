@@ -27,9 +27,9 @@ pub enum Error {
     Format { path: String, found: String, known: u32 },
     #[error("stored bytes of {what} are damaged: {why}")]
     Corrupt { what: &'static str, why: String },
-    /// A snapshot, or the place for snapshots, cannot be used as asked: choose another, or do what
-    /// the text says.
-    #[error("snapshots in {place}: {why}")]
+    /// A snapshot, or a place to take or restore one, cannot be used as asked: choose another, or
+    /// do what the text says.
+    #[error("{place}: {why}")]
     Snapshot { place: String, why: String },
     /// Whoever asked for long work wants it no more.
     #[error("stopped on request")]

@@ -22,7 +22,7 @@ use super::files::copy;
 use super::manifest::{Ancestor, Manifest, Part};
 use super::parallel::{Meter, each};
 use super::target::{Held, Listed, Target};
-use crate::disk::{io_error, names, sync_folder, write_whole};
+use crate::disk::{self, io_error, names, sync_folder, write_whole};
 use crate::engine::{adopt, new_incarnation};
 use crate::error::{Error, Result};
 use crate::failpoint;
@@ -77,8 +77,8 @@ struct Work {
 /// Blocking: reads and writes the whole snapshot.
 ///
 /// # Errors
-/// [`Error::Snapshot`] where there is no such snapshot or it is torn, foreign or tampered with;
-/// [`Error::Refused`] where `data` is not empty; [`Error::InUse`] while another restore is at work
+/// [`Error::Snapshot`] where there is no such snapshot, it is torn, foreign or tampered with, or
+/// `data` is not empty; [`Error::InUse`] while another restore is at work
 /// there; [`Error::Stopped`] by `watch`; [`Error::Io`].
 pub fn prepare(target: &Target, data: &Path, asked: Asked, watch: Watch<'_>) -> Result<Prepared> {
     refuse_used(data)?;
@@ -167,11 +167,7 @@ struct Lineage {
 /// Returns the directories that a data directory was restored from, the first one first.
 pub(super) fn ancestors(directory: &Path) -> Result<Vec<Ancestor>> {
     let path = directory.join(ANCESTORS);
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(io_error(&path, source)),
-    };
+    let Some(text) = disk::text(&path)? else { return Ok(Vec::new()) };
     let damaged = |why: String| Error::Corrupt { what: "file ANCESTORS", why };
     let lineage: Lineage = serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?;
     if lineage.format != 1 {
@@ -246,9 +242,8 @@ fn fetch(target: &Target, part: &Part, rocks: &Path, meter: &Meter<'_>) -> Resul
 
 fn refuse_used(data: &Path) -> Result<()> {
     if let Some(name) = names(data)?.first() {
-        let place = data.display();
-        let reason = format!("{place} is not empty (it holds {name:?}); restore into a new one");
-        return Err(Error::Refused { reason });
+        let why = format!("it is not empty (it holds {name:?}); restore into a new directory");
+        return Err(Error::Snapshot { place: data.display().to_string(), why });
     }
     Ok(())
 }

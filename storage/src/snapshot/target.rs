@@ -17,7 +17,7 @@ use fs4::fs_std::FileExt as _;
 
 use super::files::{Content, copy, remove, write_new};
 use super::manifest::{Manifest, Part};
-use crate::disk::{io_error, names, open, sync_folder, write_whole};
+use crate::disk::{self, io_error, names, open, sync_folder, write_whole};
 use crate::error::{Error, Result};
 
 const FORMAT: &str = "snapshots 1";
@@ -105,20 +105,16 @@ impl Target {
 
     /// Refuses what is no target of a format that this program knows.
     pub(super) fn check_format(&self) -> Result<()> {
-        match fs::read_to_string(self.root.join("FORMAT")) {
-            Ok(text) if text.trim() == FORMAT => Ok(()),
-            Ok(text) if text.trim().parse::<u32>().is_ok() => {
-                Err(self.error("this is a data directory, not a place of snapshots"))
-            }
-            Ok(text) => {
-                let found: String = text.trim().chars().take(40).collect();
-                Err(self.error(format!("its format is {found:?}, this program reads {FORMAT:?}")))
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Err(self.error("there are no snapshots: the file FORMAT is missing"))
-            }
-            Err(source) => Err(io_error(&self.root.join("FORMAT"), source)),
+        let text = disk::text(&self.root.join("FORMAT"))?
+            .ok_or_else(|| self.error("there are no snapshots: the file FORMAT is missing"))?;
+        if text == format!("{FORMAT}\n") {
+            return Ok(());
         }
+        if text.trim().parse::<u32>().is_ok() {
+            return Err(self.error("this is a data directory, not a place of snapshots"));
+        }
+        let found: String = text.trim().chars().take(40).collect();
+        Err(self.error(format!("its format is {found:?}, this program reads {FORMAT:?}")))
     }
 
     /// Keeps others from removing anything.
