@@ -57,10 +57,20 @@ impl Engine {
             let why = "rocks/CURRENT is missing, but there had been data; restore a snapshot";
             return Err(Error::Corrupt { what: "data directory", why: why.to_owned() });
         }
-        disk::refuse_damaged(&rocks)?;
         let cache = Cache::new_hyper_clock_cache(block_cache_bytes, 0);
-        let db = Db::open_cf_descriptors(&database_options()?, &rocks, descriptors(&cache))
-            .map_err(not_opened)?;
+        let open = || -> Result<Db> {
+            disk::refuse_damaged(&rocks)?;
+            let options = database_options()?;
+            Db::open_cf_descriptors(&options, &rocks, descriptors(&cache)).map_err(not_opened)
+        };
+        let db = match (open(), &said) {
+            (Err(Error::Corrupt { .. }), Some(said))
+                if disk::cut_unfinished(&rocks, said.sequence)? =>
+            {
+                open()?
+            }
+            (opened, _) => opened?,
+        };
         let sequence = db.latest_sequence_number();
         if let Some(said) = &said {
             witness::check(said, id, sequence)?;

@@ -18,6 +18,8 @@ use super::crc::{Crc, unmasked};
 const BLOCK: usize = 32_768;
 const HEADER: usize = 7;
 const HEADER_RECYCLABLE: usize = 11;
+/// Sequence number 8, count 4.
+const WRITE_HEADER: usize = 12;
 
 /// What a log holds.
 #[derive(Debug, Default)]
@@ -26,6 +28,8 @@ pub(crate) struct Log {
     pub(crate) records: Vec<Vec<u8>>,
     /// Whole records.
     pub(crate) count: u64,
+    /// The greatest sequence number in a write-ahead log; nothing where it has no records.
+    pub(crate) last_sequence: Option<u64>,
     /// The log ends within a record.
     pub(crate) torn: bool,
 }
@@ -36,6 +40,10 @@ pub(crate) struct Damage {
     /// Bytes from the start of the file.
     pub(crate) at: usize,
     pub(crate) why: &'static str,
+    /// Bytes from the start of the file to the end of the last whole record.
+    pub(crate) good: usize,
+    /// As of a [`Log`], of the records before.
+    pub(crate) last_sequence: Option<u64>,
 }
 
 /// How to read a log.
@@ -52,7 +60,7 @@ pub(crate) struct Reading {
 /// # Errors
 /// [`Damage`] where a record is not as it was written.
 pub(crate) fn read(mut from: impl Read, how: Reading) -> io::Result<Result<Log, Damage>> {
-    let mut parsing = Parsing { how, log: Log::default(), open: None, block_at: 0, ended: None };
+    let mut parsing = Parsing::new(how);
     loop {
         let mut block = Vec::with_capacity(BLOCK);
         from.by_ref().take(BLOCK as u64).read_to_end(&mut block)?;
@@ -73,6 +81,8 @@ struct Parsing {
     log: Log,
     /// What there is so far of a record that is cut over blocks.
     open: Option<Vec<u8>>,
+    /// The end of the last whole record.
+    good: usize,
     block_at: usize,
     /// From here on there are zeros.
     ended: Option<usize>,
@@ -88,6 +98,15 @@ struct Piece<'a> {
 }
 
 impl Parsing {
+    const fn new(how: Reading) -> Self {
+        let log = Log { records: Vec::new(), count: 0, last_sequence: None, torn: false };
+        Self { how, log, open: None, good: 0, block_at: 0, ended: None }
+    }
+
+    const fn damage(&self, at: usize, why: &'static str) -> Damage {
+        Damage { at, why, good: self.good, last_sequence: self.log.last_sequence }
+    }
+
     /// Reads a block; one that is short ends the log.
     fn block(&mut self, block: &[u8]) -> Result<(), Damage> {
         let mut place = 0;
@@ -96,7 +115,7 @@ impl Parsing {
             let at = self.block_at + place;
             let zeros = rest.iter().all(|byte| *byte == 0);
             if let Some(at) = self.ended {
-                let damage = Damage { at, why: "zeros in place of a record" };
+                let damage = self.damage(at, "zeros in place of a record");
                 return if zeros { Ok(()) } else { Err(damage) };
             }
             if zeros && rest.len() >= HEADER {
@@ -106,23 +125,35 @@ impl Parsing {
             let is_short = block.len() < BLOCK;
             if rest.len() < HEADER {
                 self.log.torn |= is_short && !zeros;
-                let damage = Damage { at, why: "a block that is not filled with zeros" };
+                let damage = self.damage(at, "a block that is not filled with zeros");
                 return if is_short || zeros { Ok(()) } else { Err(damage) };
             }
-            let piece = piece(rest, self.how.checksums).map_err(|why| Damage { at, why })?;
+            let read = piece(rest, self.how.checksums);
+            let piece = read.map_err(|why| self.damage(at, why))?;
             let Some(piece) = piece else {
                 self.log.torn = true;
-                let damage = Damage { at, why: "a record longer than its block" };
+                let damage = self.damage(at, "a record longer than its block");
                 return if is_short { Ok(()) } else { Err(damage) };
             };
-            self.add(&piece).map_err(|why| Damage { at, why })?;
+            let added = self.add(&piece);
+            added.map_err(|why| self.damage(at, why))?;
             place += piece.length;
+            if self.open.is_none() {
+                self.good = self.block_at + place;
+            }
         }
         Ok(())
     }
 
     fn add(&mut self, piece: &Piece<'_>) -> Result<(), &'static str> {
-        let kept = if self.how.records { piece.bytes } else { &[] };
+        // A write begins with its sequence number and its count.
+        let kept = if self.how.records {
+            piece.bytes
+        } else if matches!(piece.kind, 1 | 2) {
+            &piece.bytes[..piece.bytes.len().min(WRITE_HEADER)]
+        } else {
+            &[]
+        };
         let whole = match (piece.kind, self.open.take()) {
             (1, None) => kept.to_vec(),
             (2, None) => {
@@ -146,11 +177,21 @@ impl Parsing {
             _ => return Err("the rest of a record without its start"),
         };
         self.log.count += 1;
+        if let Some(last) = last_sequence(&whole) {
+            self.log.last_sequence = self.log.last_sequence.max(Some(last));
+        }
         if self.how.records {
             self.log.records.push(whole);
         }
         Ok(())
     }
+}
+
+/// Returns the last sequence number of a write.
+fn last_sequence(write: &[u8]) -> Option<u64> {
+    let first = u64::from_le_bytes(*write.first_chunk()?);
+    let count = u32::from_le_bytes(*write.get(8..)?.first_chunk()?);
+    first.checked_add(u64::from(count))?.checked_sub(1)
 }
 
 /// Reads the physical record that a block goes on with; nothing where the block ends within it.

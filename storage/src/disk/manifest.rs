@@ -32,6 +32,8 @@ pub(crate) struct Manifest {
     pub(crate) families: BTreeMap<u64, String>,
     /// Logs below this number are not needed any more.
     pub(crate) log_number_min: u64,
+    /// The greatest sequence number in the table files.
+    pub(crate) last_sequence: u64,
     /// The manifest ends within a record.
     pub(crate) torn: bool,
 }
@@ -53,7 +55,7 @@ fn of_log(log: Log) -> Result<Manifest, Damage> {
     let mut needed: BTreeMap<u64, u64> = BTreeMap::new();
     for record in &log.records {
         let why = "a record of the manifest cannot be read";
-        let edit = edit(record).ok_or(Damage { at: 0, why })?;
+        let edit = edit(record).ok_or(Damage { at: 0, why, good: 0, last_sequence: None })?;
         if let Some(name) = edit.added {
             manifest.families.insert(edit.family, name);
         }
@@ -72,6 +74,7 @@ fn of_log(log: Log) -> Result<Manifest, Damage> {
         if let Some(number) = edit.log_number {
             needed.insert(edit.family, number);
         }
+        manifest.last_sequence = manifest.last_sequence.max(edit.last_sequence);
         let keep = edit.log_number_to_keep.unwrap_or(0);
         manifest.log_number_min = manifest.log_number_min.max(keep);
     }
@@ -87,6 +90,7 @@ struct Edit {
     dropped: bool,
     log_number: Option<u64>,
     log_number_to_keep: Option<u64>,
+    last_sequence: u64,
     deleted: Vec<u64>,
     new: Vec<TableFile>,
 }
@@ -98,8 +102,9 @@ fn edit(mut bytes: &[u8]) -> Option<Edit> {
         match varint(rest)? {
             2 => edit.log_number = Some(varint(rest)?),
             10 => edit.log_number_to_keep = Some(varint(rest)?),
-            // Next file, last sequence, previous log, greatest family id, place in a group.
-            3 | 4 | 9 | 203 | 300 => drop(varint(rest)?),
+            4 => edit.last_sequence = varint(rest)?,
+            // Next file, previous log, greatest family id, place in a group.
+            3 | 9 | 203 | 300 => drop(varint(rest)?),
             5 => {
                 varint(rest)?;
                 slice(rest)?;

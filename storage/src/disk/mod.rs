@@ -54,15 +54,10 @@ pub(crate) fn logs(rocks: &Path, checksums: bool) -> Result<Logs> {
     if manifest.families.is_empty() && !manifest.torn {
         logs.damage("CURRENT", "it leads to a manifest without families");
     }
+    let needed = needed(&names, &manifest);
     logs.tables = manifest.files.into_values().collect();
-    let mut needed: Vec<(u64, &String)> = names
-        .iter()
-        .filter_map(|name| Some((name.strip_suffix(".log")?.parse().ok()?, name)))
-        .filter(|(number, _)| *number >= manifest.log_number_min)
-        .collect();
-    needed.sort_unstable();
     let mut torn: Option<&String> = None;
-    for (_, name) in needed {
+    for name in needed {
         let read = log::read(open(&rocks.join(name))?, Reading { checksums, records: false });
         logs.read.push(name.clone());
         match read.map_err(|source| io_error(&rocks.join(name), source))? {
@@ -101,6 +96,52 @@ pub(crate) fn refuse_damaged(rocks: &Path) -> Result<()> {
             Err(corrupt(format!("rocks/{file}: {why}; {advice}")))
         }
     }
+}
+
+/// Cuts the last write-ahead log before a record that is damaged, where nobody was ever told that
+/// the record was there: everything up to `durable` stands before it. So ends a write that was under
+/// way when the machine lost power. Answers whether something was cut.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(crate) fn cut_unfinished(rocks: &Path, durable: u64) -> Result<bool> {
+    let names = names(rocks)?;
+    let Some(manifest) = manifest(rocks, &names, &mut Logs::default())? else { return Ok(false) };
+    let mut reached = manifest.last_sequence;
+    let mut damaged = None;
+    for name in needed(&names, &manifest) {
+        let path = rocks.join(name);
+        let read = log::read(open(&path)?, Reading { checksums: true, records: false });
+        match read.map_err(|source| io_error(&path, source))? {
+            Ok(log) if log.count == 0 => {}
+            // Later logs go on: this is damage to what was there.
+            _ if damaged.is_some() => return Ok(false),
+            Ok(log) => reached = reached.max(log.last_sequence.unwrap_or(0)),
+            Err(damage) => {
+                reached = reached.max(damage.last_sequence.unwrap_or(0));
+                damaged = Some((path, damage.good));
+            }
+        }
+    }
+    let Some((path, good)) = damaged.filter(|_| reached >= durable) else { return Ok(false) };
+    let cut = File::options().write(true).open(&path).and_then(|file| {
+        file.set_len(good as u64)?;
+        file.sync_all()
+    });
+    cut.map_err(|source| io_error(&path, source))?;
+    tracing::warn!(path = %path.display(), bytes = good, "a log was cut before an unfinished write");
+    Ok(true)
+}
+
+/// Returns the names of the write-ahead logs that are still needed, oldest first.
+fn needed<'n>(names: &'n [String], manifest: &Manifest) -> Vec<&'n String> {
+    let mut needed: Vec<(u64, &String)> = names
+        .iter()
+        .filter_map(|name| Some((name.strip_suffix(".log")?.parse().ok()?, name)))
+        .filter(|(number, _)| *number >= manifest.log_number_min)
+        .collect();
+    needed.sort_unstable();
+    needed.into_iter().map(|(_, name)| name).collect()
 }
 
 /// Compares a table file with its size and checksum as the manifest has them; `None` is good.

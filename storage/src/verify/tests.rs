@@ -90,6 +90,30 @@ fn a_log_that_is_torn_behind_what_was_durable_opens() {
     assert_eq!(history(&open(&directory.0).unwrap()).unwrap(), right);
 }
 
+/// What a machine that lost power may leave of a write that nobody was told of.
+#[test]
+fn a_damaged_write_behind_what_was_durable_is_cut_off() {
+    let directory = Directory::new();
+    made(&directory);
+    let witness = directory.join("WITNESS");
+    let before = fs::read(&witness).unwrap();
+    let right = history(&open(&directory.0).unwrap()).unwrap();
+    // Opened and closed once more: the log begins anew.
+    let store = open(&directory.0).unwrap();
+    let durable = fs::read(&witness).unwrap();
+    assert_ne!(before, durable);
+    record(&store, 99);
+    drop(store);
+    fs::write(&witness, durable).unwrap();
+    change(&last(&directory.0, ".log"), |log| {
+        let end = log.len();
+        log[end - 400..].iter_mut().for_each(|byte| *byte ^= 0x55);
+    });
+    assert!(!verified(&directory.0).is_good());
+    assert_eq!(history(&open(&directory.0).unwrap()).unwrap(), right);
+    assert!(verified(&directory.0).is_good());
+}
+
 #[test]
 fn every_table_file_is_summed_as_a_whole() {
     let directory = Directory::new();
