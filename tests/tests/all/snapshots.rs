@@ -285,20 +285,18 @@ async fn go_on_from_a_topic() -> Result<()> {
     let delivering = ["--projector", sinks.as_str()];
     let mut server = Server::start_with(&data, Some(CLOCK), &delivering).await?;
     let model = format!(
-        "CREATE STREAM read FROM KAFKA (brokers = '{}', topic = '{topic}') FORMAT JSON (id TEXT, n BIGINT);
-         CREATE MAPPING read_by ON read AS PUT INTO read SELECT id AS _id, n;
+        "CREATE STREAM read FROM KAFKA (brokers = '{}', topic = '{topic}')
+         FORMAT JSON (id TEXT, n BIGINT, at TIMESTAMPTZ);
+         CREATE MAPPING read_by ON read AS PUT INTO read SELECT id AS _id, n, at AS _valid_from;
          CREATE PROJECTION report KEY (id) INTO warehouse.report AS SELECT _id AS id, n FROM read;",
         broker.bootstrap()
     );
     server.client.script(&model).await?;
-    let records = |range: std::ops::Range<i32>| -> Vec<Record> {
-        range
-            .map(|n| Record {
-                partition: n % 2,
-                ..Record::new(format!(r#"{{"id":"r{n}","n":{n}}}"#))
-            })
-            .collect()
+    let record = |n: i32| {
+        let json = format!(r#"{{"id":"r{n}","n":{n},"at":"2026-01-01T00:00:00Z"}}"#);
+        Record { partition: n % 2, ..Record::new(json) }
     };
+    let records = |range: std::ops::Range<i32>| range.map(record).collect::<Vec<Record>>();
     broker.produce(&topic, &records(0..400))?;
     server.client.wait_ingested("read", 400).await?;
     let target = text(&dir.path().join("snapshots"));
