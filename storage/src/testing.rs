@@ -99,7 +99,7 @@ pub(crate) fn record(store: &Store, n: i64) {
     let write = |table: u32| {
         let id = EventId(format!("e{n}"));
         let hash = u128::from(n.unsigned_abs());
-        let event = (table == 2).then(|| Event { id, content_hash: hash });
+        let event = (table == 2).then_some(Event { id, content_hash: hash });
         Write {
             tenant: Tenant::default(),
             table: TableId(table),

@@ -7,8 +7,8 @@
 
 use std::path::{Path, PathBuf};
 
-use everwhen_storage::ValidTime;
 use everwhen_storage::snapshot::{self, Manifest, Target, Watch};
+use everwhen_storage::{Error, ValidTime};
 use serde_json::{Value, json};
 use tokio::sync::OwnedMutexGuard;
 
@@ -50,9 +50,12 @@ pub fn grant(services: &Services, to: &str, proof: Option<&str>) -> Answered<Gra
 /// Takes the snapshot and describes it. Blocking.
 ///
 /// # Errors
-/// `wrong_state` for a directory that cannot be used, `cancelled` where `watch` ends it.
+/// `wrong_state` for a directory that cannot be used or written, `cancelled` where `watch` ends it.
 pub fn create(services: &Services, granted: &Granted, watch: Watch<'_>) -> Answered<Value> {
-    let created = snapshot::create(&services.store, &granted.target, watch)?;
+    let created = snapshot::create(&services.store, &granted.target, watch);
+    let outcome = if created.is_ok() { "taken" } else { "failed" };
+    services.metrics.add("everwhen_snapshots_total", &[("outcome", outcome)], 1);
+    let created = created.map_err(|error| told(&granted.target, error))?;
     let manifest = &created.manifest;
     tracing::info!(
         snapshot = manifest.snapshot,
@@ -65,6 +68,16 @@ pub fn create(services: &Services, granted: &Granted, watch: Watch<'_>) -> Answe
     described["new_files"] = created.new_files.into();
     described["new_bytes"] = created.new_bytes.into();
     Ok(described)
+}
+
+/// Tells what went wrong with files below the target, which the client named.
+fn told(target: &Target, error: Error) -> Failure {
+    match &error {
+        Error::Io { path, .. } if Path::new(path).starts_with(target.root()) => {
+            Failure::new(Code::WrongState, error.to_string())
+        }
+        _ => error.into(),
+    }
 }
 
 /// Describes a snapshot.

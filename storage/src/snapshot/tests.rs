@@ -86,6 +86,7 @@ fn a_restored_store_answers_as_then_and_goes_on() {
     drop(store);
 
     let asked = Asked { tx: Some(TxId::new(35)), ..Asked::default() };
+    fs::create_dir(place.directory.join("again")).unwrap();
     let restored = place.restore("again", asked).unwrap();
     assert_eq!(restored.tx, TxId::new(31));
     let again = open(&place.directory.join("again")).unwrap();
@@ -232,4 +233,19 @@ fn who_asks_proves_it_by_a_name_of_hex_digits() {
     for bad in ["", "../x", &"AB".repeat(16), &"a".repeat(31)] {
         assert_eq!(proof_name(bad), None);
     }
+}
+
+#[test]
+fn a_target_that_cannot_be_written_is_an_error_with_its_path() {
+    let place = Place::new();
+    let store = place.store(1);
+    place.create(&store);
+    let partial = place.target.root().join("partial");
+    fs::remove_dir(&partial).unwrap();
+    fs::write(&partial, "a file in the way").unwrap();
+    match create(&store, &place.target, GO_ON) {
+        Err(Error::Io { path, .. }) => assert!(Path::new(&path).starts_with(place.target.root())),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(list(&place.target).unwrap().len(), 1);
 }

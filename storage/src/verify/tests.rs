@@ -23,7 +23,7 @@ fn verified(path: &Path) -> Report {
 /// Returns the one file of `rocks/` with that ending, the greatest where there are several.
 fn last(path: &Path, ending: &str) -> PathBuf {
     let names = disk::names(&path.join("rocks")).unwrap();
-    let name = names.iter().filter(|name| name.contains(ending)).next_back().unwrap();
+    let name = names.iter().rfind(|name| name.contains(ending)).unwrap();
     path.join("rocks").join(name)
 }
 

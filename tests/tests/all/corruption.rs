@@ -16,7 +16,7 @@ use everwhen_storage::{
     Scan, SourceAdvance, SourcePosition, Store, SystemBound, TableDef, TableId, Tenant, Tx, TxId,
     ValidBound, ValidTime, Value, Write, WriteKind, verify,
 };
-use everwhen_tests::{one_at_a_time, seed, soak};
+use everwhen_tests::{seed, soak};
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
@@ -350,7 +350,6 @@ impl Case {
 
 #[test]
 fn no_damage_leads_to_a_wrong_answer_and_verify_finds_all_of_it() {
-    let _turn = one_at_a_time();
     let seed = seed();
     println!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
