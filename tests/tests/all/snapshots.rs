@@ -151,7 +151,8 @@ const CREATE_POINTS: [&str; 6] = [
 
 /// Kills the server at each failpoint in turn, or at a random moment, while it takes a snapshot.
 async fn kill_creates(place: &mut Place, kills: usize) -> Result<()> {
-    for kill in 0..kills {
+    let first = place.random.random_range(0..CREATE_POINTS.len());
+    for kill in first..first + kills {
         let point = CREATE_POINTS[kill % CREATE_POINTS.len()];
         let before = place.good_snapshots()?.len();
         place.restart(&[("EVERWHEN_FAILPOINTS", point)]).await?;
@@ -188,7 +189,8 @@ async fn kill_restores(place: &mut Place, taken: &[Taken], kills: usize) -> Resu
         "restore.after_rename=abort",
         "",
     ];
-    for kill in 0..kills {
+    let first = place.random.random_range(0..points.len());
+    for kill in first..first + kills {
         let point = points[kill % points.len()];
         let data = place.dir.path().join(format!("killed{kill}"));
         let one = taken.choose(&mut place.random).context("nothing was taken")?;
@@ -260,7 +262,7 @@ async fn killed_creates_and_restores_leave_nothing_half_and_what_is_restored_is_
     for round in 0..soak() {
         let seed = seed() + round;
         println!("seed {seed}");
-        let (kills, restores) = if soak() > 1 { (10, 5) } else { (6, 2) };
+        let (kills, restores) = if soak() > 1 { (10, 5) } else { (4, 2) };
         snapshots(kills, restores, seed).await.unwrap();
     }
 }
