@@ -575,6 +575,20 @@ mod tests {
     }
 
     #[test]
+    fn snapshot_targets_are_a_list_of_absolute_paths() {
+        let listed = file("snapshot_targets = [\"/a\", \"/b c\"]\n");
+        let config = Config::load(Some(listed.path()), &env(&[]), &[]).unwrap();
+        assert_eq!(config.snapshot_targets, [PathBuf::from("/a"), PathBuf::from("/b c")]);
+        let variable = env(&[("EVERWHEN_SNAPSHOT_TARGETS", "/x:/y")]);
+        let config = Config::load(Some(listed.path()), &variable, &[]).unwrap();
+        assert_eq!(config.snapshot_targets, [PathBuf::from("/x"), PathBuf::from("/y")]);
+        for bad in ["[\"a\"]", "[1]", "\"relative\"", "7"] {
+            let bad = file(&format!("snapshot_targets = {bad}\n"));
+            assert!(Config::load(Some(bad.path()), &env(&[]), &[]).is_err());
+        }
+    }
+
+    #[test]
     fn variables_that_name_no_key_are_told() {
         let environment =
             env(&[("EVERWHEN_HTP_LISTEN", "x"), ("EVERWHEN_DATA", "d"), ("HOME", "h")]);

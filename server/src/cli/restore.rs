@@ -75,8 +75,8 @@ fn loss(restored: &Restored, asked: Asked) -> Vec<String> {
     }
     lines.extend(sources(manifest));
     lines.push(format!(
-        "Lost is what clients wrote by SQL or events after transaction {tx}; projections start \
-         anew and compare with their sinks first."
+        "Lost is what clients wrote by SQL or events after transaction {tx}: erasures too, which \
+         must be asked for again. Projections start anew and bring their sinks in line."
     ));
     lines
 }
