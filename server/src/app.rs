@@ -326,6 +326,8 @@ fn build_services(config: &Config, store: Store, queries: Handle) -> Result<Arc<
         metrics: Metrics::default(),
         limits,
         defining: tokio::sync::Mutex::new(()),
+        snapshotting: Arc::default(),
+        snapshot_targets: config.snapshot_targets.clone(),
         queries,
         started,
         test_clock: config.test_clock.is_some(),

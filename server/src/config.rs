@@ -42,6 +42,8 @@ pub struct Config {
     pub sql_bytes_max: usize,
     pub body_bytes_max: usize,
     pub record_bytes_max: usize,
+    /// Directories that any client may have snapshots taken into.
+    pub snapshot_targets: Vec<PathBuf>,
     /// How long requests may go on once the server stops.
     pub drain: Duration,
     /// How long an erasure waits for projections.
@@ -251,6 +253,16 @@ pub const KEYS: &[Key] = &[
         show: |c| Some(c.record_bytes_max.to_string()),
     },
     Key {
+        name: "snapshot_targets",
+        doc: "directories (absolute, a list; in the environment parted by ':') that any client may have snapshots taken into",
+        set: |c, raw| directories(raw).map(|v| c.snapshot_targets = v),
+        show: |c| {
+            let shown: Vec<String> =
+                c.snapshot_targets.iter().map(|path| quoted(&path.to_string_lossy())).collect();
+            Some(format!("[{}]", shown.join(", ")))
+        },
+    },
+    Key {
         name: "drain_ms",
         doc: "how long requests may go on once the server was told to stop",
         set: |c, raw| millis(raw).map(|v| c.drain = v),
@@ -290,6 +302,7 @@ impl Default for Config {
             sql_bytes_max: 1 << 20,
             body_bytes_max: 64 << 20,
             record_bytes_max: 1 << 20,
+            snapshot_targets: Vec::new(),
             drain: Duration::from_secs(10),
             erase_deadline: Duration::from_secs(7 * 24 * 3600),
         }
@@ -486,6 +499,27 @@ fn text(raw: &Raw) -> Result<String, String> {
     }
 }
 
+fn directories(raw: &Raw) -> Result<Vec<PathBuf>, String> {
+    let named: Vec<String> = match raw {
+        Raw::Text(text) => {
+            text.split(':').filter(|part| !part.is_empty()).map(ToOwned::to_owned).collect()
+        }
+        Raw::Toml(toml::Value::Array(items)) => items
+            .iter()
+            .map(|item| match item {
+                toml::Value::String(text) => Ok(text.clone()),
+                other => Err(format!("expected a list of texts, got {}", other.type_str())),
+            })
+            .collect::<Result<_, _>>()?,
+        Raw::Toml(other) => return Err(format!("expected a list, got {}", other.type_str())),
+    };
+    let paths: Vec<PathBuf> = named.into_iter().map(PathBuf::from).collect();
+    match paths.iter().find(|path| !path.is_absolute()) {
+        Some(path) => Err(format!("{} is not absolute", path.display())),
+        None => Ok(paths),
+    }
+}
+
 fn whole(raw: &Raw, least: usize) -> Result<usize, String> {
     let number = match raw {
         Raw::Text(text) => {
@@ -613,6 +647,20 @@ mod tests {
         ];
         let config = Config::load(None, &env(&[]), &flags).unwrap();
         assert!(config.check().unwrap_err().to_string().contains("grpc_listen"));
+    }
+
+    #[test]
+    fn snapshot_targets_are_a_list_of_absolute_paths() {
+        let listed = file("snapshot_targets = [\"/a\", \"/b c\"]\n");
+        let config = Config::load(Some(listed.path()), &env(&[]), &[]).unwrap();
+        assert_eq!(config.snapshot_targets, [PathBuf::from("/a"), PathBuf::from("/b c")]);
+        let variable = env(&[("EVERWHEN_SNAPSHOT_TARGETS", "/x:/y")]);
+        let config = Config::load(Some(listed.path()), &variable, &[]).unwrap();
+        assert_eq!(config.snapshot_targets, [PathBuf::from("/x"), PathBuf::from("/y")]);
+        for bad in ["[\"a\"]", "[1]", "\"relative\"", "7"] {
+            let bad = file(&format!("snapshot_targets = {bad}\n"));
+            assert!(Config::load(Some(bad.path()), &env(&[]), &[]).is_err());
+        }
     }
 
     #[test]

@@ -120,6 +120,9 @@ impl From<everwhen_storage::Error> for Failure {
             E::DiskFull { .. } => {
                 Self::new(Code::DiskFull, text).with_hint("reads go on; send the write again later")
             }
+            // Told to whoever asked about these very files.
+            E::Snapshot { .. } => Self::new(Code::WrongState, text),
+            E::Stopped => Self::new(Code::Cancelled, text),
             error if error.is_damage() => Self::kept_back(Code::Corrupt, &text),
             error if error.is_io() => Self::kept_back(Code::IoFailed, &text),
             _ => Self::internal(&text),

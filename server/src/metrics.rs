@@ -174,6 +174,7 @@ fn help(name: &str) -> &'static str {
         "everwhen_statement_seconds" => "Time until a statement's first rows or its commit.",
         "everwhen_rows_total" => "Rows sent to clients.",
         "everwhen_errors_total" => "Requests refused or failed, by code.",
+        "everwhen_snapshots_total" => "Snapshots asked for, by outcome.",
         "everwhen_events_total" => "Events posted, by stream and fate.",
         "everwhen_latest_tx" => "The last committed transaction.",
         "everwhen_uptime_seconds" => "Seconds since the server started.",

@@ -1,16 +1,18 @@
 //! Opening the data directory: lock, format number, incarnation id; access to the families.
 
 use std::fs::{self, File};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use fs4::fs_std::FileExt as _;
+use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    Cache, ColumnFamily, DBRawIteratorWithThreadMode, DBWithThreadMode, ReadOptions,
+    Cache, ColumnFamily, DBRawIteratorWithThreadMode, DBWithThreadMode, ErrorKind, ReadOptions,
     SingleThreaded, SnapshotWithThreadMode, WriteBatch, WriteBufferManager, WriteOptions,
     properties,
 };
 
+use crate::disk::witness::{self, Witness};
+use crate::disk::{self, io_error, write_whole};
 use crate::error::{Error, Result};
 use crate::families::{Family, database_options, descriptors};
 use crate::metrics::{EngineMetrics, FamilyMetrics};
@@ -26,6 +28,8 @@ pub(crate) type DbIterator<'db> = DBRawIteratorWithThreadMode<'db, Db>;
 
 /// The number in the file `FORMAT`.
 const FORMAT: u32 = 1;
+/// What the names of checkpoint folders within a data directory start with.
+const CHECKPOINT: &str = "checkpoint-";
 
 /// The open data directory.
 pub(crate) struct Engine {
@@ -38,8 +42,10 @@ pub(crate) struct Engine {
     memtables: WriteBufferManager,
     keeper: Keeper,
     incarnation: String,
+    /// Told of every synced write; nothing where the directory is only read.
+    witness: Option<Witness>,
     /// Held for as long as the directory is open.
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl Engine {
@@ -52,7 +58,8 @@ impl Engine {
     /// Opens or makes a data directory.
     ///
     /// # Errors
-    /// [`Error::InUse`] and [`Error::Format`], besides those of the file system and the engine.
+    /// [`Error::InUse`] and [`Error::Format`]; [`Error::Corrupt`] where what was durable is not
+    /// there as it was; besides those of the file system and the engine.
     pub(crate) fn open_tuned(
         path: &Path,
         block_cache_bytes: usize,
@@ -60,32 +67,128 @@ impl Engine {
     ) -> Result<Self> {
         fs::create_dir_all(path).map_err(|source| io_error(path, source))?;
         let lock = lock(path)?;
+        remove_checkpoints(path)?;
         check_format(path)?;
+        let said = witness::read(path)?;
         let incarnation = incarnation(path)?;
-        let cache = Cache::new_hyper_clock_cache(block_cache_bytes, 0);
+        let id = id_of(&incarnation)?;
         let rocks = path.join("rocks");
+        if said.as_ref().is_some_and(|said| said.sequence > 0) && !rocks.join("CURRENT").exists() {
+            let why = "rocks/CURRENT is missing, but there had been data; restore a snapshot";
+            return Err(Error::Corrupt { what: "data directory", why: why.to_owned() });
+        }
+        let cache = Cache::new_hyper_clock_cache(block_cache_bytes, 0);
         let memtables =
             WriteBufferManager::new_write_buffer_manager(tuning.memtable_bytes_max, false);
-        let options = database_options(tuning, &memtables);
-        let db = Db::open_cf_descriptors(&options, &rocks, descriptors(&cache))?;
-        let keeper = Keeper::new(path, tuning.disk_reserve_bytes);
-        let cache_bytes_max = block_cache_bytes;
+        let open = || -> Result<Db> {
+            disk::refuse_damaged(&rocks)?;
+            let options = database_options(tuning, &memtables)?;
+            Db::open_cf_descriptors(&options, &rocks, descriptors(&cache)).map_err(not_opened)
+        };
+        let db = match (open(), &said) {
+            (Err(Error::Corrupt { .. }), Some(said))
+                if disk::cut_unfinished(&rocks, said.sequence)? =>
+            {
+                open()?
+            }
+            (opened, _) => opened?,
+        };
+        let sequence = db.latest_sequence_number();
+        if let Some(said) = &said {
+            witness::check(said, id, sequence)?;
+        }
+        let witness = Some(Witness::open(path, id, sequence)?);
         Ok(Self {
             db,
             path: path.to_owned(),
             rocks,
             cache,
-            cache_bytes_max,
+            cache_bytes_max: block_cache_bytes,
             memtables,
-            keeper,
+            keeper: Keeper::new(path, tuning.disk_reserve_bytes),
             incarnation,
-            _lock: lock,
+            witness,
+            _lock: Some(lock),
         })
     }
 
     /// Returns who knows whether writes are taken.
     pub(crate) const fn keeper(&self) -> &Keeper {
         &self.keeper
+    }
+
+    /// Opens a data directory that nobody uses, to read it: nothing of it is changed but RocksDB's
+    /// own `LOG`.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] and those of the engine.
+    pub(crate) fn open_read_only(path: &Path) -> Result<Self> {
+        let incarnation = incarnation(path)?;
+        let engine = Self::open_database(&path.join("rocks"))?;
+        if let Some(said) = witness::read(path)? {
+            witness::check(&said, id_of(&incarnation)?, engine.db.latest_sequence_number())?;
+        }
+        Ok(Self { incarnation, path: path.to_owned(), ..engine })
+    }
+
+    /// Keeps others from opening a data directory, which is to be read with
+    /// [`Engine::open_read_only`] while this is held.
+    ///
+    /// # Errors
+    /// [`Error::Format`] where it is no data directory, [`Error::InUse`].
+    pub(crate) fn lock_for_reading(path: &Path) -> Result<File> {
+        if !path.join("FORMAT").exists() || !path.join("rocks").exists() {
+            let (path, found) = (path.display().to_string(), "none".to_owned());
+            return Err(Error::Format { path, found, known: FORMAT });
+        }
+        let lock = lock(path)?;
+        check_format(path)?;
+        Ok(lock)
+    }
+
+    /// Opens a bare database to read it, such as a checkpoint; its incarnation is empty.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] and those of the engine.
+    pub(crate) fn open_database(rocks: &Path) -> Result<Self> {
+        const CACHE_BYTES: usize = 8 << 20;
+        let cache = Cache::new_hyper_clock_cache(CACHE_BYTES, 0);
+        let memtables = WriteBufferManager::new_write_buffer_manager(CACHE_BYTES, false);
+        let options = database_options(&Tuning::default(), &memtables)?;
+        let there = Db::list_cf(&options, rocks).map_err(not_opened)?;
+        let families = descriptors(&cache)
+            .into_iter()
+            .filter(|family| there.iter().any(|name| name == family.name()));
+        let db = Db::open_cf_descriptors_read_only(&options, rocks, families, false)
+            .map_err(not_opened)?;
+        Ok(Self {
+            db,
+            path: rocks.to_owned(),
+            rocks: rocks.to_owned(),
+            cache,
+            cache_bytes_max: CACHE_BYTES,
+            memtables,
+            keeper: Keeper::new(rocks, 0),
+            incarnation: String::new(),
+            witness: None,
+            _lock: None,
+        })
+    }
+
+    /// Takes a checkpoint: a second folder of the same files, at one instant, while writes go on.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub(crate) fn checkpoint(&self) -> Result<CheckpointFolder> {
+        let folder = self.path.join(format!("{CHECKPOINT}{}", uuid::Uuid::new_v4().simple()));
+        let taken = CheckpointFolder(folder);
+        Checkpoint::new(&self.db)?.create_checkpoint(&taken.0)?;
+        Ok(taken)
+    }
+
+    /// True where the open database has a family: one made by an older program may lack some.
+    pub(crate) fn has(&self, family: Family) -> bool {
+        self.db.cf_handle(family.name()).is_some()
     }
 
     /// Returns the directory's incarnation id.
@@ -161,8 +264,13 @@ impl Engine {
         self.keeper.check()?;
         let mut options = WriteOptions::default();
         options.set_sync(sync);
+        // Others may write meanwhile: the batch ends here or later.
+        let ends = self.db.latest_sequence_number() + batch.len() as u64;
         self.db.write_opt(batch, &options).map_err(|error| self.keeper.fault(&error))?;
         self.keeper.wrote();
+        if let Some(witness) = self.witness.as_ref().filter(|_| sync) {
+            witness.note(ends);
+        }
         Ok(())
     }
 
@@ -225,8 +333,43 @@ fn wal_bytes(rocks: &Path) -> u64 {
     logs.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
 }
 
-fn io_error(path: &Path, source: std::io::Error) -> Error {
-    Error::Io { path: path.display().to_string(), source }
+/// A checkpoint's folder, removed with this.
+pub(crate) struct CheckpointFolder(PathBuf);
+
+impl CheckpointFolder {
+    /// Returns where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for CheckpointFolder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            tracing::warn!(%error, path = %self.0.display(), "a checkpoint was not removed");
+        }
+    }
+}
+
+/// Removes checkpoints that a killed process left.
+fn remove_checkpoints(path: &Path) -> Result<()> {
+    for name in disk::names(path)? {
+        if name.starts_with(CHECKPOINT) {
+            let folder = path.join(name);
+            fs::remove_dir_all(&folder).map_err(|source| io_error(&folder, source))?;
+        }
+    }
+    Ok(())
+}
+
+/// Says of a database that is damaged what to do about it.
+fn not_opened(source: rocksdb::Error) -> Error {
+    if source.kind() == ErrorKind::Corruption {
+        let advice = "`everwhen verify` says what else is, then restore a snapshot";
+        let why = format!("{}; {advice}", source.into_string());
+        return Error::Corrupt { what: "data directory", why };
+    }
+    Error::Engine { source }
 }
 
 fn lock(path: &Path) -> Result<File> {
@@ -251,41 +394,47 @@ fn check_format(path: &Path) -> Result<()> {
         found: found.to_owned(),
         known: FORMAT,
     };
-    match fs::read_to_string(&file) {
-        Ok(text) if text.trim() == FORMAT.to_string() => Ok(()),
-        Ok(text) => Err(wrong(text.trim())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            if path.join("rocks").exists() {
-                return Err(wrong("none"));
-            }
-            write_whole(&file, &format!("{FORMAT}\n"))
-        }
-        Err(source) => Err(io_error(&file, source)),
+    match disk::text(&file)? {
+        Some(text) if text == format!("{FORMAT}\n") => Ok(()),
+        Some(text) => Err(wrong(text.trim())),
+        None if path.join("rocks").exists() => Err(wrong("none")),
+        None => write_whole(&file, &format!("{FORMAT}\n")),
     }
 }
 
 fn incarnation(path: &Path) -> Result<String> {
     let file = path.join("INCARNATION");
-    match fs::read_to_string(&file) {
-        Ok(text) => Ok(text.trim().to_owned()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let id = uuid::Uuid::new_v4().simple().to_string();
-            write_whole(&file, &format!("{id}\n"))?;
-            Ok(id)
-        }
-        Err(source) => Err(io_error(&file, source)),
+    if let Some(text) = disk::text(&file)? {
+        let id = text.strip_suffix('\n').unwrap_or_default();
+        return id_of(id).map(|_| id.to_owned());
     }
+    if path.join("rocks").exists() {
+        let why = "the file INCARNATION is missing".to_owned();
+        return Err(Error::Corrupt { what: "data directory", why });
+    }
+    let id = new_incarnation();
+    write_whole(&file, &format!("{id}\n"))?;
+    Ok(id)
 }
 
-/// Writes a small file so that it is there wholly or not at all, whatever happens.
-fn write_whole(file: &Path, text: &str) -> Result<()> {
-    let partial: PathBuf = file.with_extension("partial");
-    let written = File::create(&partial)
-        .and_then(|mut out| {
-            out.write_all(text.as_bytes())?;
-            out.sync_all()
-        })
-        .and_then(|()| fs::rename(&partial, file))
-        .and_then(|()| file.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all()));
-    written.map_err(|source| io_error(file, source))
+/// Returns an incarnation id that was never given before.
+pub(crate) fn new_incarnation() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
+}
+
+/// Returns the bytes of an incarnation id.
+pub(crate) fn id_of(incarnation: &str) -> Result<[u8; 16]> {
+    let id = uuid::Uuid::try_parse(incarnation).ok();
+    let id = id.filter(|id| id.simple().to_string() == incarnation);
+    id.map(uuid::Uuid::into_bytes).ok_or_else(|| Error::Corrupt {
+        what: "file INCARNATION",
+        why: "it does not hold 32 hex digits".to_owned(),
+    })
+}
+
+/// Makes the files of a data directory around the database that lies in its `rocks` folder.
+pub(crate) fn adopt(path: &Path, incarnation: &str, sequence: u64) -> Result<()> {
+    write_whole(&path.join("INCARNATION"), &format!("{incarnation}\n"))?;
+    Witness::open(path, id_of(incarnation)?, sequence)?;
+    write_whole(&path.join("FORMAT"), &format!("{FORMAT}\n"))
 }

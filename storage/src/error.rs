@@ -30,6 +30,13 @@ pub enum Error {
     /// A file of the journal that cannot be read, or is of another store.
     #[error("journal segment {path}: {why}")]
     Segment { path: String, why: String },
+    /// A snapshot, or a place to take or restore one, cannot be used as asked: choose another, or
+    /// do what the text says.
+    #[error("{place}: {why}")]
+    Snapshot { place: String, why: String },
+    /// Whoever asked for long work wants it no more.
+    #[error("stopped on request")]
+    Stopped,
     /// A basis later than the store.
     #[error("transaction {asked} has not been reached, the store is at {latest}")]
     Unreached { asked: u64, latest: u64 },

@@ -1,4 +1,4 @@
-//! Named places in the write path where a test can end the process.
+//! Named places in the write path, in snapshots and in restore where a test can end the process.
 //!
 //! Off unless the environment says `EVERWHEN_FAILPOINTS="name=abort;other=abort@3"` when the
 //! process starts: abort at the first, or the third, time the place is passed.
@@ -23,6 +23,14 @@
 //! | `index.filled` | a new index holds all rows, it is not in use yet |
 //! | `store.opened` | the directory is open, the writer has not begun |
 //! | `store.closing` | the writer has ended, the directory is still open |
+//! | `snapshot.checkpoint` | the checkpoint is there |
+//! | `snapshot.part_put` | a file is about to be copied into the blobs |
+//! | `snapshot.before_manifest` | all blobs are durable |
+//! | `snapshot.after_manifest` | the snapshot is listed |
+//! | `prune.manifests_removed` | old snapshots are gone, their blobs are not |
+//! | `restore.file` | a file is about to be copied back |
+//! | `restore.prepared` | the directory is whole, under another name |
+//! | `restore.before_rename`, `restore.after_rename` | it gets its name |
 
 use std::collections::HashMap;
 use std::sync::OnceLock;

@@ -2,9 +2,10 @@
 
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType,
-    LogLevel, Options, SliceTransform, WriteBufferManager,
+    DBRecoveryMode, LogLevel, Options, SliceTransform, WriteBufferManager,
 };
 
+use crate::error::Result;
 use crate::key;
 use crate::tuning::Tuning;
 
@@ -95,8 +96,21 @@ impl Family {
 }
 
 /// Returns the options of the whole database.
-pub(crate) fn database_options(tuning: &Tuning, memtables: &WriteBufferManager) -> Options {
-    let mut options = Options::default();
+///
+/// # Errors
+/// Those of the engine, where it does not know an option.
+pub(crate) fn database_options(
+    tuning: &Tuning,
+    memtables: &WriteBufferManager,
+) -> Result<Options> {
+    // Each table file's checksum as a whole goes into the manifest, for `verify`; the crate has no
+    // setter for it.
+    let mut options = Options::default()
+        .get_options_from_string("file_checksum_gen_factory=FileChecksumGenCrc32cFactory")?;
+    // A damaged log is refused. The default would open with what stands before the damage; only
+    // what was being written when the process ended is passed over.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_track_and_verify_wals_in_manifest(true);
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_max_background_jobs(background_jobs(tuning));
@@ -121,7 +135,7 @@ pub(crate) fn database_options(tuning: &Tuning, memtables: &WriteBufferManager) 
         let rate = i64::try_from(tuning.background_bytes_per_second).unwrap_or(i64::MAX);
         options.set_ratelimiter(rate, 100_000, 10);
     }
-    options
+    Ok(options)
 }
 
 fn background_jobs(tuning: &Tuning) -> i32 {

@@ -11,6 +11,7 @@ mod boundaries;
 mod changes;
 pub mod clock;
 pub mod definitions;
+mod disk;
 mod engine;
 mod erase;
 mod error;
@@ -34,13 +35,17 @@ mod scan;
 pub mod schema;
 mod skew;
 mod standing;
+pub mod snapshot;
 mod state;
 pub mod store;
+#[cfg(test)]
+mod testing;
 pub mod time;
 mod timeline;
 mod tuning;
 pub mod tx;
 pub mod value;
+pub mod verify;
 pub mod view;
 mod writer;
 

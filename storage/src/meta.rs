@@ -193,6 +193,11 @@ pub(crate) fn put_dead_letter(
     Ok(())
 }
 
+/// Refuses the value of a dead letter that cannot be read.
+pub(crate) fn check_letter(value: &[u8]) -> Result<()> {
+    read_dead_letter(value).map(drop)
+}
+
 /// Returns dead letters with ids above `after`, in order, at most `limit`.
 pub(crate) fn dead_letters(engine: &Engine, after: u64, limit: usize) -> Result<Vec<DeadLetter>> {
     let mut found = Vec::new();

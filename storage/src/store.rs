@@ -155,7 +155,7 @@ impl Store {
         self.shared.state.clock()
     }
 
-    fn engine(&self) -> Result<Arc<Engine>> {
+    pub(crate) fn engine(&self) -> Result<Arc<Engine>> {
         self.shared.engine.read().clone().ok_or(Error::Closed)
     }
 

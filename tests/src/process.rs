@@ -22,6 +22,22 @@ pub fn program() -> Result<PathBuf> {
     bail!("the program is not built: cargo build --bin everwhen")
 }
 
+/// What a command that ended had to say.
+#[derive(Debug)]
+pub struct Said {
+    pub success: bool,
+    pub out: String,
+    pub err: String,
+}
+
+/// Runs `everwhen` with these arguments to its end.
+pub fn run(args: &[&str]) -> Result<Said> {
+    let output = Command::new(program()?).args(args).stdin(Stdio::null()).output()?;
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    let (out, err) = (text(output.stdout), text(output.stderr));
+    Ok(Said { success: output.status.success(), out, err })
+}
+
 /// A child process that is killed when dropped; its stderr goes to a file.
 pub struct Process {
     child: Child,
@@ -31,16 +47,16 @@ pub struct Process {
 impl Process {
     /// Starts `everwhen` with these arguments; stdout and stderr go to `log`.
     pub fn start(args: &[String], log: &Path) -> Result<Self> {
-        Self::start_failing(args, log, None)
+        Self::start_with_env(args, log, &[])
     }
 
-    /// The same with failpoints armed.
-    fn start_failing(args: &[String], log: &Path, failpoints: Option<&str>) -> Result<Self> {
+    /// The same with further environment variables.
+    pub fn start_with_env(args: &[String], log: &Path, env: &[(&str, &str)]) -> Result<Self> {
         let out = fs::OpenOptions::new().create(true).append(true).open(log)?;
         let child = Command::new(program()?)
             .args(args)
             .env("RUST_BACKTRACE", "1")
-            .envs(failpoints.map(|armed| ("EVERWHEN_FAILPOINTS", armed)))
+            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::from(out.try_clone()?))
             .stderr(Stdio::from(out))
@@ -107,7 +123,7 @@ impl Server {
 
     /// The same with further arguments.
     pub async fn start_with(data: &Path, test_clock: Option<&str>, more: &[&str]) -> Result<Self> {
-        Self::start_failing(data, test_clock, more, None).await
+        Self::start_with_env(data, test_clock, more, &[]).await
     }
 
     /// The same with failpoints armed: `name=abort`.
@@ -116,6 +132,18 @@ impl Server {
         test_clock: Option<&str>,
         more: &[&str],
         failpoints: Option<&str>,
+    ) -> Result<Self> {
+        let armed: Vec<(&str, &str)> =
+            failpoints.map(|armed| ("EVERWHEN_FAILPOINTS", armed)).into_iter().collect();
+        Self::start_with_env(data, test_clock, more, &armed).await
+    }
+
+    /// The same with further environment variables.
+    pub async fn start_with_env(
+        data: &Path,
+        test_clock: Option<&str>,
+        more: &[&str],
+        env: &[(&str, &str)],
     ) -> Result<Self> {
         fs::create_dir_all(data)?;
         let endpoints_file = data.join("endpoints.json");
@@ -136,8 +164,7 @@ impl Server {
             args.push(at.into());
         }
         args.extend(more.iter().map(|arg| (*arg).to_owned()));
-        let log = data.with_extension("server.log");
-        let mut process = Process::start_failing(&args, &log, failpoints)?;
+        let mut process = Process::start_with_env(&args, &data.with_extension("server.log"), env)?;
         let endpoints = wait_for_endpoints(&mut process, &endpoints_file).await?;
         let address = |name: &str| endpoints[name].as_str().unwrap_or_default().to_owned();
         let http = address("http");

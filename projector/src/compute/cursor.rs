@@ -32,6 +32,10 @@ pub struct State {
     pub generation: u64,
     /// The transaction that made the definition.
     pub definition_tx: u64,
+    /// The data directory it was delivered from: what a sink got since a snapshot is not known in
+    /// a restored one.
+    #[serde(default)]
+    pub incarnation: String,
     /// The basis that is delivered; `None` before the first load is.
     pub delivered: Option<Delivered>,
     /// The number that the next change gets; never given twice within a generation.
@@ -107,10 +111,11 @@ impl From<Delivered> for Basis {
 
 impl State {
     /// Returns the state of a definition that nothing is delivered of.
-    pub const fn new(generation: u64, definition_tx: u64) -> Self {
+    pub const fn new(generation: u64, definition_tx: u64, incarnation: String) -> Self {
         Self {
             generation,
             definition_tx,
+            incarnation,
             delivered: None,
             next_change: 1,
             acked_change: 0,

@@ -132,10 +132,15 @@ impl Projection {
     pub fn open(store: &Store, name: &str, body: Body, definition_tx: u64) -> Result<Self> {
         let kept: Option<State> = read(store, name, &state_key(name))?;
         let state = match kept {
-            Some(state) if state.definition_tx == definition_tx => state,
+            Some(state)
+                if state.definition_tx == definition_tx
+                    && state.incarnation == store.incarnation() =>
+            {
+                state
+            }
             older => {
                 let generation = older.map_or(0, |state| state.generation) + 1;
-                let state = State::new(generation, definition_tx);
+                let state = State::new(generation, definition_tx, store.incarnation());
                 store.put_cursors(&generation_entries(store, name, &state)?, true)?;
                 state
             }
@@ -457,7 +462,8 @@ impl Projection {
     pub fn reload(&self, store: &Store) -> Result<()> {
         let _computing = self.computing.lock();
         let mut shared = self.shared.lock();
-        let state = State::new(shared.state.generation + 1, self.definition_tx);
+        let state =
+            State::new(shared.state.generation + 1, self.definition_tx, store.incarnation());
         self.put(store, &generation_entries(store, &self.name, &state)?, true)?;
         shared.state = state;
         shared.held = Arc::default();
@@ -652,7 +658,7 @@ fn forgotten(store: &Store, name: &str) -> Result<Entries> {
 pub fn forget(store: &Store, name: &str) -> Result<()> {
     let mut entries = forgotten(store, name)?;
     if let Some(state) = read::<State>(store, name, &state_key(name))? {
-        let ended = State::new(state.generation, 0);
+        let ended = State::new(state.generation, 0, store.incarnation());
         entries.push((state_key(name), Some(encode(name, &ended)?)));
     }
     store.put_cursors(&entries, false)?;

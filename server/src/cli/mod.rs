@@ -2,15 +2,19 @@
 
 mod config;
 pub mod demo;
+mod counter;
 mod ingest;
 mod journal;
 mod progress;
 mod projector;
 mod replay;
+mod restore;
 mod serve;
 mod signals;
+mod snapshot;
 mod sql;
 mod status;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -34,6 +38,12 @@ enum Command {
     Sql(sql::Arguments),
     /// Shows how a server's streams and projections stand.
     Status(status::Arguments),
+    /// Takes snapshots of a server's data, lists, verifies and removes them.
+    Snapshot(snapshot::Arguments),
+    /// Makes a data directory of a snapshot.
+    Restore(restore::Arguments),
+    /// Checks a data directory that no server uses, to the last byte.
+    Verify(verify::Arguments),
     /// Shows or checks the server's configuration.
     Config(config::Arguments),
     /// Loads a history from a file into an empty table of a stopped data directory.
@@ -66,6 +76,9 @@ pub fn main() -> ExitCode {
             Command::Projector(arguments) => projector::run(arguments).await,
             Command::Sql(arguments) => sql::run(arguments).await,
             Command::Status(arguments) => status::run(&arguments).await,
+            Command::Snapshot(arguments) => snapshot::run(arguments).await,
+            Command::Restore(arguments) => restore::run(arguments).await,
+            Command::Verify(arguments) => verify::run(arguments).await,
             Command::Config(arguments) => config::run(&arguments),
             Command::Ingest(arguments) => ingest::run(arguments).await,
             Command::Journal(arguments) => journal::run(&arguments),

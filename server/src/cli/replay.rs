@@ -8,7 +8,7 @@ use everwhen_ingest::{ReplayOptions, Replayed, replay};
 use everwhen_storage::{TxId, segments};
 
 use super::journal::open_store;
-use super::progress::Progress;
+use super::counter::Progress;
 use crate::telemetry;
 
 /// What to replay, and where to.

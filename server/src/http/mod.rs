@@ -8,6 +8,7 @@ pub mod body;
 mod entities;
 mod events;
 mod query_string;
+mod snapshots;
 mod sql;
 
 use std::sync::Arc;
@@ -38,7 +39,8 @@ pub fn router(services: Shared) -> Router {
         .route("/v1/entities/{table}/{id}", get(entities::get_state))
         .route("/v1/entities/{table}/{id}/history", get(entities::get_history))
         .route("/v1/status", get(admin::get_status))
-        .route("/v1/projections", get(admin::get_projections));
+        .route("/v1/projections", get(admin::get_projections))
+        .route("/v1/snapshots", post(snapshots::post_snapshots));
     if services.test_clock {
         let clock = get(admin::get_clock).post(admin::post_clock);
         router = router.route("/v1/test/clock", clock);
@@ -118,6 +120,7 @@ fn route_of(path: &str) -> &'static str {
         "/v1/events" => "/v1/events",
         "/v1/status" => "/v1/status",
         "/v1/projections" => "/v1/projections",
+        "/v1/snapshots" => "/v1/snapshots",
         "/v1/test/clock" => "/v1/test/clock",
         "/metrics" => "/metrics",
         _ if path.starts_with("/healthz/") => "/healthz",

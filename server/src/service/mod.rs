@@ -2,7 +2,8 @@
 //!
 //! Knows no protocol. `query` runs statements, `write` turns their answers about commits,
 //! `define` makes streams, mappings and projections, `events` posts records, `entity` reads one
-//! key, `project` serves delivery, `admin` says how things stand, `store_metrics` how the store does.
+//! key, `project` serves delivery, `snapshot` takes snapshots, `admin` says how things
+//! stand, `store_metrics` how the store does.
 
 pub mod admin;
 pub mod define;
@@ -11,9 +12,11 @@ pub mod events;
 pub mod project;
 pub mod query;
 pub mod store_metrics;
+pub mod snapshot;
 pub mod system_tables;
 pub mod write;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -40,6 +43,10 @@ pub struct Services {
     pub limits: Limits,
     /// Held while a definition is planned and committed.
     pub defining: tokio::sync::Mutex<()>,
+    /// Held while a snapshot is taken.
+    pub snapshotting: Arc<tokio::sync::Mutex<()>>,
+    /// Directories that any client may have snapshots taken into.
+    pub snapshot_targets: Vec<PathBuf>,
     /// Runs statements, apart from the threads that serve connections.
     pub queries: tokio::runtime::Handle,
     /// When the server started.

@@ -4,6 +4,7 @@
 
 mod alter;
 mod bad_input;
+mod corruption;
 mod crash;
 mod docs;
 mod end_to_end;
@@ -14,4 +15,5 @@ mod projections;
 mod replay;
 mod scenario;
 mod sinks;
+mod snapshots;
 mod tidy;
