@@ -137,6 +137,9 @@ pub(crate) fn check_empty<'t>(
 }
 
 /// Puts the files of a load into the database and makes them the state, or takes all of it back.
+///
+/// # Errors
+/// [`Error::Refused`] where it was taken back; after any other what the log holds is not known.
 pub(crate) fn publish(
     engine: &Engine,
     intent: &Intent,
@@ -148,7 +151,8 @@ pub(crate) fn publish(
     failpoint::pass("load.intended");
     if let Err(error) = take_over(engine, files) {
         undo(engine, intent)?;
-        return Err(error);
+        let reason = format!("the load was taken back, as its files were not taken over: {error}");
+        return Err(Error::Refused { reason });
     }
     let mut writes = WriteBatch::default();
     for tenant in &intent.tenants {

@@ -241,3 +241,23 @@ fn a_load_is_refused_as_a_whole() {
     assert!(again.to_string().contains("is not empty"), "{again}");
     assert!(!directory.0.join("load").exists());
 }
+
+#[test]
+fn an_imported_system_time_lies_after_the_last_and_not_after_the_clock() {
+    let directory = Directory::new();
+    let store = open_early(&directory.0);
+    let import = |at: i64| {
+        let txs = vec![Tx::default(), Tx::default()];
+        let system_time = Some(SystemTime::from_micros(at));
+        write(&store, Batch { txs, system_time, origin: Origin::Import, ..Batch::default() })
+    };
+    assert_eq!(import(50).unwrap().system_time.micros(), 51, "the second of the batch");
+    assert_eq!(import(51).unwrap().system_time.micros(), 53, "an equal one is the next");
+    for (at, why) in [(52, "lies before"), (NOW + 1, "later than the clock")] {
+        let refused = import(at).unwrap_err();
+        assert!(refused.to_string().contains(why), "{refused}");
+    }
+    assert_eq!(import(NOW).unwrap().system_time.micros(), NOW + 1);
+    let later = write(&store, Batch { txs: vec![Tx::default()], ..Batch::default() }).unwrap();
+    assert_eq!(later.system_time.micros(), NOW + 2);
+}
