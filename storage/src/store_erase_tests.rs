@@ -30,7 +30,8 @@ fn purge(store: &Store) {
     panic!("files are never gone");
 }
 
-/// Returns which of the texts stand in any file below a directory.
+/// Returns which of the texts stand in any file below a directory, as they are or in hex, which is
+/// how the engine's log names keys.
 fn found<'t>(directory: &Path, texts: &[&'t str]) -> Vec<&'t str> {
     let mut found = Vec::new();
     let mut open = vec![directory.to_owned()];
@@ -44,8 +45,11 @@ fn found<'t>(directory: &Path, texts: &[&'t str]) -> Vec<&'t str> {
             // The engine deletes files beside this: what is gone holds nothing.
             let Ok(bytes) = std::fs::read(&path) else { continue };
             for text in texts {
-                if bytes.windows(text.len()).any(|window| window == text.as_bytes()) {
-                    found.push(*text);
+                let upper: String = text.bytes().map(|byte| format!("{byte:02X}")).collect();
+                for spelling in [(*text).to_owned(), upper.to_lowercase(), upper] {
+                    if bytes.windows(spelling.len()).any(|window| window == spelling.as_bytes()) {
+                        found.push(*text);
+                    }
                 }
             }
         }

@@ -360,17 +360,25 @@ impl Doom for Keys {
     }
 }
 
+/// The erased keys of one table and tenant.
+#[derive(Default)]
+struct OfTable {
+    prefixes: BTreeSet<Vec<u8>>,
+    /// The last erasure.
+    last: TxId,
+}
+
 /// Returns the ranges of keys that hold, or held, anything of the erased keys.
 fn ranges(tools: &Tools<'_>, entries: &[Entry]) -> Vec<Range> {
     let mut ranges = Vec::new();
-    let mut tables: BTreeMap<(&Tenant, TableId), (BTreeSet<Vec<u8>>, TxId)> = BTreeMap::new();
+    let mut tables: BTreeMap<(&Tenant, TableId), OfTable> = BTreeMap::new();
     for entry in entries {
         let of_table = tables.entry((&entry.tenant, entry.table)).or_default();
-        of_table.0.insert(entry.prefix());
-        of_table.1 = of_table.1.max(entry.tx);
+        of_table.prefixes.insert(entry.prefix());
+        of_table.last = of_table.last.max(entry.tx);
     }
     let definitions = tools.state.definitions();
-    for ((tenant, table), (prefixes, last)) in tables {
+    for ((tenant, table), OfTable { prefixes, last }) in tables {
         for family in [Family::Current, Family::Timeline, Family::Archive, Family::Assertions] {
             match (prefixes.first(), prefixes.last()) {
                 (Some(first), Some(end)) if prefixes.len() > RANGES_MAX => {

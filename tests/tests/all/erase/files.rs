@@ -1,4 +1,5 @@
-//! Looking for values in every file below a directory: as they are, in hex, in base64, and in what
+//! Looking for values in every file below a directory: as they are, in hex of either case (which is
+//! how RocksDB's log names keys), in base64, and in what
 //! RocksDB shows of them once decompressed.
 
 use std::collections::{BTreeSet, HashMap};
@@ -21,7 +22,12 @@ impl Wanted {
     pub fn new(values: &[[u8; 32]]) -> Self {
         let mut spellings: HashMap<[u8; 4], Vec<(Vec<u8>, usize)>> = HashMap::new();
         for (at, value) in values.iter().enumerate() {
-            for spelling in [value.to_vec(), hex(value).into_bytes(), base64(value).into_bytes()] {
+            let (lower, text) = (hex(value), base64(value));
+            // A value that is text stands in hex of that text.
+            let texts = [lower.clone(), lower.to_uppercase(), hex(text.as_bytes())];
+            let upper = texts[2].to_uppercase();
+            let texts = texts.into_iter().chain([upper, text]).map(String::into_bytes);
+            for spelling in texts.chain([value.to_vec()]) {
                 // In a table a key leaves out what it shares with the one before.
                 let rest = spelling[SHARED..].to_vec();
                 let head = [rest[0], rest[1], rest[2], rest[3]];
