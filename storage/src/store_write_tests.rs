@@ -40,6 +40,31 @@ fn writes_that_wait_together_share_one_sync() {
 }
 
 #[test]
+fn callers_wait_where_the_queue_is_full() {
+    let directory = Directory::new();
+    let store = with_tables(&directory.0);
+    let turn = hold(&store);
+    let next = |n| one(assert_write(1, "x", put(n, Some(n + 1), n), None));
+    let most = i64::try_from(writer::QUEUE_BATCHES_MAX).unwrap();
+    let waiting: Vec<_> = (0..most).map(|n| store.submit(next(n)).unwrap()).collect();
+    let held = || store.metrics().unwrap().writer.callers_held;
+    assert_eq!(held(), 0);
+    std::thread::scope(|scope| {
+        let caller = scope.spawn(|| write(&store, next(most)));
+        while held() == 0 {
+            std::thread::yield_now();
+        }
+        drop(turn);
+        caller.join().unwrap().unwrap();
+    });
+    assert_eq!(held(), 0);
+    for answer in waiting {
+        answer.blocking_recv().unwrap().unwrap();
+    }
+    assert_eq!(shown(&store, 1).len(), writer::QUEUE_BATCHES_MAX + 1);
+}
+
+#[test]
 fn the_log_is_synced_in_intervals_where_that_is_asked_for() {
     let directory = Directory::new();
     drop(with_tables(&directory.0));
