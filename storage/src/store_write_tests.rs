@@ -177,6 +177,20 @@ fn a_full_disk_refuses_writes_and_answers_reads() {
     store.close().unwrap();
     let store = open(1);
     assert_eq!(store.latest().tx, before.tx);
+    // A write that only the disk refuses is no reason to stay: the store finds room by itself.
+    let engine = store.engine().unwrap();
+    engine.keeper().admit(u64::MAX).unwrap_err();
+    write(&store, Batch { txs: vec![Tx::default()], ..Batch::default() }).unwrap();
+    assert_eq!(store.standing(), Standing::Well);
+    engine.keeper().admit(u64::MAX).unwrap_err();
+    drop(engine);
+    let turn = hold(&store);
+    assert!(matches!(store.standing(), Standing::Full { .. }));
+    drop(turn);
+    while store.standing() != Standing::Well {
+        std::thread::yield_now();
+    }
+    let before = store.latest();
     let committed = write(&store, one(assert_write(1, "x", put(5, None, 5), None))).unwrap();
     assert_eq!(committed.last_tx, before.tx.plus(1));
 }

@@ -219,11 +219,15 @@ async fn waits_for_room(cycles: u64) -> Result<()> {
         let page = admin.get("/metrics").await?.body;
         let told = page.as_str().is_some_and(|page| page.contains("\neverwhen_store_disk_full 1"));
         ensure!(told, "{page}");
+        let status = client.get("/v1/status").await?.body;
+        ensure!(status["writes"]["state"] == "disk full", "{status}");
 
         disk.free()?;
         let freed = Instant::now();
         client.wait_ingested("full_disk", i64::try_from(after)?).await?;
         ensure!(freed.elapsed() < RESUME, "it took {:?} to go on", freed.elapsed());
+        let status = client.get("/v1/status").await?.body;
+        ensure!(status["writes"]["state"] == "taken", "{status}");
         client.sql("INSERT INTO t (_id) VALUES (1)").await?;
         let counted = client.one("SELECT count(DISTINCT n) FROM readings").await?;
         ensure!(counted.as_u64() == Some(after), "cycle {cycle}: {counted} of {after}");
