@@ -159,4 +159,19 @@ mod tests {
         let failure = Failure::of_sqlstate("22012", "division by zero".to_owned());
         assert_eq!((failure.code, failure.sqlstate.as_ref()), (Code::InvalidValue, "22012"));
     }
+
+    #[test]
+    fn a_full_disk_is_told_and_a_failed_one_only_to_the_log() {
+        use everwhen_storage::Error;
+        let full = Failure::from(Error::DiskFull { why: "1 MiB is free".to_owned() });
+        assert_eq!((full.code, full.sqlstate.as_ref()), (Code::DiskFull, "53100"));
+        assert!(full.detail.contains("1 MiB") && full.hint.is_some(), "{full:?}");
+        let failed = Failure::from(Error::Failed { why: "/secret/000004.log".to_owned() });
+        assert_eq!((failed.code, failed.sqlstate.as_ref()), (Code::IoFailed, "58030"));
+        assert!(!failed.detail.contains("secret"), "{failed:?}");
+        let why = "/secret".to_owned();
+        let damaged = Failure::from(Error::Corrupt { what: "row", why });
+        assert_eq!(damaged.sqlstate, "XX001");
+        assert!(!damaged.detail.contains("secret"), "{damaged:?}");
+    }
 }

@@ -50,7 +50,6 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// As [`Engine::open_tuned`], with the defaults.
-    #[cfg(test)]
     pub(crate) fn open(path: &Path, block_cache_bytes: usize) -> Result<Self> {
         Self::open_tuned(path, block_cache_bytes, &Tuning::default())
     }

@@ -59,6 +59,11 @@ impl Keeper {
         self.standing.subscribe()
     }
 
+    /// True while writes are refused for want of room.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(*self.standing.borrow(), Standing::Full { .. })
+    }
+
     /// Returns how it stands.
     #[cfg(test)]
     pub(crate) fn now(&self) -> Standing {

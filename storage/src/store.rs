@@ -85,7 +85,8 @@ impl Store {
     /// [`crate::Error::InUse`] where another process holds it, [`crate::Error::Format`] where it
     /// is of another format.
     pub fn open(options: Options) -> Result<Self> {
-        Self::open_tuned(options, &Tuning::default())
+        let engine = Engine::open(&options.path, options.block_cache_bytes)?;
+        Self::over(engine, options, &Tuning::default())
     }
 
     /// As [`Store::open`], with settings of one's own about the engine.
@@ -93,8 +94,12 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub fn open_tuned(options: Options, tuning: &Tuning) -> Result<Self> {
-        let cache_bytes = options.block_cache_bytes;
-        let engine = Arc::new(Engine::open_tuned(&options.path, cache_bytes, tuning)?);
+        let engine = Engine::open_tuned(&options.path, options.block_cache_bytes, tuning)?;
+        Self::over(engine, options, tuning)
+    }
+
+    fn over(engine: Engine, options: Options, tuning: &Tuning) -> Result<Self> {
+        let engine = Arc::new(engine);
         load::recover(&engine)?;
         let last = journal::last(&engine)?;
         let latest = last.map_or((TxId::ZERO, SystemTime::BEGIN), |entry| {
@@ -115,10 +120,8 @@ impl Store {
             (false, None) => Syncing::Never,
         };
         let recorder = Arc::<Recorder>::default();
-        let shared_recorder = Arc::clone(&recorder);
-        let writer =
-            Writer::new(Arc::clone(&engine), Arc::clone(&state), waiting, syncing, recorder)?;
-        let recorder = shared_recorder;
+        let (engine_of, state_of) = (Arc::clone(&engine), Arc::clone(&state));
+        let writer = Writer::new(engine_of, state_of, waiting, syncing, Arc::clone(&recorder))?;
         failpoint::pass("store.opened");
         let thread = std::thread::Builder::new()
             .name("everwhen-writer".to_owned())

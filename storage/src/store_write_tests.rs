@@ -40,6 +40,31 @@ fn writes_that_wait_together_share_one_sync() {
 }
 
 #[test]
+fn callers_wait_where_the_queue_is_full() {
+    let directory = Directory::new();
+    let store = with_tables(&directory.0);
+    let turn = hold(&store);
+    let next = |n| one(assert_write(1, "x", put(n, Some(n + 1), n), None));
+    let most = i64::try_from(writer::QUEUE_BATCHES_MAX).unwrap();
+    let waiting: Vec<_> = (0..most).map(|n| store.submit(next(n)).unwrap()).collect();
+    let held = || store.metrics().unwrap().writer.callers_held;
+    assert_eq!(held(), 0);
+    std::thread::scope(|scope| {
+        let caller = scope.spawn(|| write(&store, next(most)));
+        while held() == 0 {
+            std::thread::yield_now();
+        }
+        drop(turn);
+        caller.join().unwrap().unwrap();
+    });
+    assert_eq!(held(), 0);
+    for answer in waiting {
+        answer.blocking_recv().unwrap().unwrap();
+    }
+    assert_eq!(shown(&store, 1).len(), writer::QUEUE_BATCHES_MAX + 1);
+}
+
+#[test]
 fn the_log_is_synced_in_intervals_where_that_is_asked_for() {
     let directory = Directory::new();
     drop(with_tables(&directory.0));
@@ -152,6 +177,20 @@ fn a_full_disk_refuses_writes_and_answers_reads() {
     store.close().unwrap();
     let store = open(1);
     assert_eq!(store.latest().tx, before.tx);
+    // A write that only the disk refuses is no reason to stay: the store finds room by itself.
+    let engine = store.engine().unwrap();
+    engine.keeper().admit(u64::MAX).unwrap_err();
+    write(&store, Batch { txs: vec![Tx::default()], ..Batch::default() }).unwrap();
+    assert_eq!(store.standing(), Standing::Well);
+    engine.keeper().admit(u64::MAX).unwrap_err();
+    drop(engine);
+    let turn = hold(&store);
+    assert!(matches!(store.standing(), Standing::Full { .. }));
+    drop(turn);
+    while store.standing() != Standing::Well {
+        std::thread::yield_now();
+    }
+    let before = store.latest();
     let committed = write(&store, one(assert_write(1, "x", put(5, None, 5), None))).unwrap();
     assert_eq!(committed.last_tx, before.tx.plus(1));
 }

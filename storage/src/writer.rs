@@ -50,6 +50,8 @@ pub(crate) mod tables;
 
 /// Batches that may wait before callers do.
 pub(crate) const QUEUE_BATCHES_MAX: usize = 256;
+/// How often a full disk is looked at while nobody writes.
+const ROOM_INTERVAL: Duration = Duration::from_millis(500);
 /// Transactions after which no more batches join a commit.
 const GROUP_TXS_MAX: usize = 50_000;
 
@@ -203,22 +205,43 @@ impl Writer {
         }
     }
 
-    /// Waits for a request and syncs the log when that is due; nothing once nobody can ask.
+    /// Waits for a request; meanwhile syncs the log when that is due, and tries now and then whether
+    /// a full disk has room again. Nothing once nobody can ask.
     fn receive(&mut self) -> Option<Request> {
         loop {
-            let Some(due) = self.sync_due else { return self.requests.recv().ok() };
-            if due > self.state.clock().monotonic() {
+            let now = self.state.clock().monotonic();
+            let is_full = self.engine.keeper().is_full();
+            // A log that the disk refused is not synced: what it lacks is flushed from memory.
+            let due = match self.sync_due {
+                _ if is_full => now.checked_add(ROOM_INTERVAL)?,
+                Some(due) => due,
+                None => return self.requests.recv().ok(),
+            };
+            if due > now {
                 match self.requests.recv_deadline(due) {
                     Ok(request) => return Some(request),
                     Err(RecvTimeoutError::Disconnected) => return None,
                     Err(RecvTimeoutError::Timeout) => {}
                 }
             }
+            if is_full {
+                self.look_for_room();
+                continue;
+            }
             self.sync_due = None;
             match self.engine.flush() {
                 Ok(()) => self.recorder.synced(),
                 Err(error) => tracing::error!(%error, "the log was not synced"),
             }
+        }
+    }
+
+    /// Writes something small: where that succeeds, writes are taken again.
+    fn look_for_room(&self) {
+        let mut writes = WriteBatch::default();
+        meta::put_now_floor(&self.engine, &mut writes, self.state.now());
+        if let Err(error) = self.engine.write(writes, true) {
+            tracing::debug!(%error, "there is no room yet");
         }
     }
 

@@ -3,7 +3,8 @@ use std::collections::BTreeMap;
 use everwhen_query::statements::{DropDefinition, MappingVerb};
 use everwhen_storage::{ColumnType, DefinitionKind};
 
-use crate::stream::plan_drop;
+use crate::mapping::MappingDef;
+use crate::stream::{KafkaTopic, StreamColumn, StreamDef, plan_drop};
 use crate::testing::{Defined, column, defined, from_topic, mapping, orders, stream};
 
 fn state(result: crate::Result<()>) -> &'static str {
@@ -99,4 +100,49 @@ fn a_stream_with_mappings_is_not_dropped() {
     let lenient = drop(DefinitionKind::Stream, "orders", true);
     assert!(plan_drop(&defined.0, &lenient).expect("nothing to do").is_empty());
     let _unused = mapping("m", "orders", MappingVerb::Put, "t", "SELECT 1");
+}
+
+/// Stores that exist hold these forms: another one must still read them.
+#[test]
+fn stored_definitions_stay_as_they_are() {
+    let stream = StreamDef {
+        kafka: Some(KafkaTopic {
+            brokers: "b:9092".to_owned(),
+            topic: "t".to_owned(),
+            options: BTreeMap::from([("client.id".to_owned(), "c".to_owned())]),
+        }),
+        columns: Some(vec![StreamColumn {
+            name: "n".to_owned(),
+            kind: ColumnType::List(Box::new(ColumnType::Int64)),
+            not_null: true,
+        }]),
+        record_bytes_max: Some(9),
+        sql: "CREATE STREAM".to_owned(),
+    };
+    let stored = serde_json::json!({
+        "kafka": {"brokers": "b:9092", "topic": "t", "options": {"client.id": "c"}},
+        "columns": [{"name": "n", "kind": {"list": "int64"}, "not_null": true}],
+        "record_bytes_max": 9,
+        "sql": "CREATE STREAM",
+    });
+    assert_eq!(serde_json::to_value(&stream).unwrap(), stored);
+    assert_eq!(serde_json::from_value::<StreamDef>(stored).unwrap(), stream);
+
+    let mapping = MappingDef {
+        stream: "s".to_owned(),
+        verb: crate::mapping::Verb::Patch { set_nulls: true },
+        table: "t".to_owned(),
+        select: "SELECT 1".to_owned(),
+        sql: "CREATE MAPPING".to_owned(),
+    };
+    let stored = serde_json::json!({
+        "stream": "s",
+        "verb": {"patch": {"set_nulls": true}},
+        "table": "t",
+        "select": "SELECT 1",
+        "sql": "CREATE MAPPING",
+    });
+    assert_eq!(serde_json::to_value(&mapping).unwrap(), stored);
+    assert_eq!(serde_json::from_value::<MappingDef>(stored).unwrap(), mapping);
+    assert_eq!(serde_json::to_value(crate::mapping::Verb::Put).unwrap(), "put");
 }

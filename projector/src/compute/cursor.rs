@@ -202,3 +202,54 @@ pub fn read<T: DeserializeOwned>(store: &Store, name: &str, key: &[u8]) -> Resul
         None => Ok(None),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stores that exist hold these forms: another one must still read them.
+    #[test]
+    fn stored_forms_stay_as_they_are() {
+        let state = State {
+            delivered: Some(Delivered { tx: 7, now: -1 }),
+            next_change: 12,
+            acked_change: 9,
+            step: Some(Outstanding {
+                to: Delivered { tx: 9, now: 5 },
+                reload: true,
+                chunks: 2,
+                open: vec![ChunkHead { first_change: 10, count: 2 }],
+            }),
+            ..State::new(3, 4)
+        };
+        let text = concat!(
+            r#"{"generation":3,"definition_tx":4,"delivered":{"tx":7,"now":-1},"next_change":12,"#,
+            r#""acked_change":9,"step":{"to":{"tx":9,"now":5},"reload":true,"chunks":2,"#,
+            r#""open":[{"first_change":10,"count":2}]}}"#
+        );
+        assert_eq!(encode("p", &state).unwrap(), text.as_bytes());
+        assert_eq!(decode::<State>("p", text.as_bytes()).unwrap(), state);
+
+        let change = RowChange { row_json: "{\"a\":1}".to_owned(), delete: false };
+        let text = r#"{"row_json":"{\"a\":1}","delete":false}"#;
+        assert_eq!(encode("p", &change).unwrap(), text.as_bytes());
+        assert_eq!(decode::<RowChange>("p", text.as_bytes()).unwrap(), change);
+
+        let held = Held {
+            tenant: "t".to_owned(),
+            key: "[1]".to_owned(),
+            reason: "two rows".to_owned(),
+            tx: 2,
+        };
+        let text = r#"{"tenant":"t","key":"[1]","reason":"two rows","tx":2}"#;
+        assert_eq!(encode("p", &held).unwrap(), text.as_bytes());
+        assert_eq!(decode::<Held>("p", text.as_bytes()).unwrap(), held);
+
+        let tenant = Tenant::default();
+        assert_eq!(state_key("p"), b"p\0p\0s");
+        assert_eq!(lease_key("p"), b"p\0p\0l");
+        assert_eq!(chunk_key("p", 1, 258), b"p\0p\0c\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\x01\x02");
+        assert_eq!(held_key("p", &tenant, "[1]"), b"p\0p\0qdefault\0[1]");
+        assert_eq!(met_key("p", &tenant), b"p\0p\0tdefault");
+    }
+}

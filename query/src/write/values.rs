@@ -98,3 +98,43 @@ pub fn wider(a: &ColumnType, b: &ColumnType) -> ColumnType {
         _ => Text,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The store refuses a column that becomes what it does not widen to.
+    #[test]
+    fn columns_of_undeclared_tables_widen_as_the_store_allows() {
+        use ColumnType::{
+            Bool, Bytes, Date, Decimal, Float64, Int64, Json, List, Text, Time, Timestamp,
+        };
+        let scalars = [Bool, Int64, Float64, Decimal, Text, Bytes, Date, Time, Timestamp, Json];
+        let lists = scalars.iter().map(|item| List(Box::new(item.clone())));
+        let all: Vec<ColumnType> = scalars.iter().cloned().chain(lists).collect();
+        for a in &all {
+            for b in &all {
+                let both = wider(a, b);
+                assert_eq!(both, wider(b, a), "{a} and {b}");
+                assert!(a.widens_to(&both) && b.widens_to(&both), "{a} and {b} to {both}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_widened_value_is_of_the_wider_type() {
+        for (value, kind, wide) in [
+            (Value::Int(7), ColumnType::Float64, Value::Float(7.0)),
+            (Value::Int(7), ColumnType::Decimal, Value::Decimal(7 * DECIMAL_ONE)),
+            (Value::Int(7), ColumnType::Text, Value::Text("7".to_owned())),
+            (Value::Date(1), ColumnType::Timestamp, Value::Timestamp(MICROS_PER_DAY)),
+            (Value::Bool(true), ColumnType::Json, Value::Json("true".to_owned())),
+            (Value::Text("a".to_owned()), ColumnType::Json, Value::Json("\"a\"".to_owned())),
+            (Value::Json("[1]".to_owned()), ColumnType::Text, Value::Text("[1]".to_owned())),
+            (Value::Float(0.5), ColumnType::Text, Value::Text("0.5".to_owned())),
+        ] {
+            assert!(kind_of(&value).unwrap().widens_to(&kind), "{value:?} to {kind}");
+            assert_eq!(widen(&value, &kind), wide);
+        }
+    }
+}

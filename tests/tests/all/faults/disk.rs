@@ -146,9 +146,9 @@ fn a_write_that_the_disk_refuses_is_not_there_and_succeeds_once_there_is_room() 
 /// The store is told to keep no reserve, so that it is the system that refuses.
 fn refused_by_the_disk(seed: u64) -> Result<()> {
     let disk = Disk::mount(192)?;
-    let batches = 600;
+    let batches = 900;
     // Enough to begin in, not enough to get far.
-    disk.fill((3 << 20) + seed % 5 * 40_000)?;
+    disk.fill((3 << 19) + seed % 5 * 40_000)?;
     let mut driving = Driving::start(&disk.data(), seed, batches)?;
     // Compares all it can read with the model while it waits.
     driving.wait_for("full", Duration::from_secs(30))?;
@@ -219,11 +219,15 @@ async fn waits_for_room(cycles: u64) -> Result<()> {
         let page = admin.get("/metrics").await?.body;
         let told = page.as_str().is_some_and(|page| page.contains("\neverwhen_store_disk_full 1"));
         ensure!(told, "{page}");
+        let status = client.get("/v1/status").await?.body;
+        ensure!(status["writes"]["state"] == "disk full", "{status}");
 
         disk.free()?;
         let freed = Instant::now();
         client.wait_ingested("full_disk", i64::try_from(after)?).await?;
         ensure!(freed.elapsed() < RESUME, "it took {:?} to go on", freed.elapsed());
+        let status = client.get("/v1/status").await?.body;
+        ensure!(status["writes"]["state"] == "taken", "{status}");
         client.sql("INSERT INTO t (_id) VALUES (1)").await?;
         let counted = client.one("SELECT count(DISTINCT n) FROM readings").await?;
         ensure!(counted.as_u64() == Some(after), "cycle {cycle}: {counted} of {after}");
