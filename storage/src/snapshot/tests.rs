@@ -249,3 +249,35 @@ fn a_target_that_cannot_be_written_is_an_error_with_its_path() {
     }
     assert_eq!(list(&place.target).unwrap().len(), 1);
 }
+
+#[test]
+fn nothing_is_removed_while_somebody_is_at_work() {
+    let place = Place::new();
+    let store = place.store(3);
+    place.create(&store);
+    let held = place.target.share().unwrap();
+    let refused = prune(&place.target, Keep::default());
+    assert!(matches!(refused, Err(Error::Snapshot { .. })), "{refused:?}");
+    let left = place.target.root().join("partial/of-another");
+    fs::write(&left, "under way").unwrap();
+    place.create(&store);
+    assert!(left.exists(), "a create tidies up only where nobody else is at work");
+    drop(held);
+    let claimed = place.target.claim().unwrap().unwrap();
+    assert!(matches!(create(&store, &place.target, GO_ON), Err(Error::Snapshot { .. })));
+    drop(claimed);
+    assert_eq!(prune(&place.target, Keep::default()).unwrap().files, 1);
+}
+
+#[test]
+fn a_blob_that_was_lost_is_made_again_by_the_next_snapshot() {
+    let place = Place::new();
+    let store = place.store(10);
+    let created = place.create(&store);
+    let is_table = |part: &&Part| part.name.ends_with(".sst");
+    let table = created.manifest.files.iter().find(is_table).unwrap();
+    fs::remove_file(place.target.blob(&table.sha256)).unwrap();
+    assert_eq!(place.check()[0].problems.len(), 1);
+    place.create(&store);
+    assert!(place.check()[1].problems.is_empty());
+}
