@@ -53,6 +53,8 @@ impl Workload {
                 start: CLOCK,
                 txs_max: 40,
                 restart: 0.0,
+                erase: 0.0,
+                purge: 0.0,
             };
             let history = History::random(random.random(), &shape);
             made += 1;

@@ -220,10 +220,10 @@ mod tests {
                 chunks: 2,
                 open: vec![ChunkHead { first_change: 10, count: 2 }],
             }),
-            ..State::new(3, 4)
+            ..State::new(3, 4, "ab".to_owned())
         };
         let text = concat!(
-            r#"{"generation":3,"definition_tx":4,"delivered":{"tx":7,"now":-1},"next_change":12,"#,
+            r#"{"generation":3,"definition_tx":4,"incarnation":"ab","delivered":{"tx":7,"now":-1},"next_change":12,"#,
             r#""acked_change":9,"step":{"to":{"tx":9,"now":5},"reload":true,"chunks":2,"#,
             r#""open":[{"first_change":10,"count":2}]}}"#
         );

@@ -59,7 +59,7 @@ fn change(cursor: &mut Cursor<'_, '_>) -> Result<ColumnChange> {
         cursor.accept(&["column"]);
         return of_column(cursor);
     }
-    Err(cursor.expected("ADD, DROP, RENAME or ALTER COLUMN"))
+    Err(cursor.expected("ADD, DROP, RENAME, ALTER COLUMN or SET"))
 }
 
 fn of_column(cursor: &mut Cursor<'_, '_>) -> Result<ColumnChange> {

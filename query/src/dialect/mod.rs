@@ -203,6 +203,7 @@ fn statement(text: StatementText<'_>, limits: &ParseLimits) -> Result<ParsedStat
     }
     if let Some(set) = retention::alter_table_set(&mut cursor)? {
         return Ok(ParsedStatement::SetRetention(set));
+    }
     if cursor.sees(&["alter"]) {
         let alter = alter::alter_table(&mut cursor)?;
         return Ok(ParsedStatement::Define(DefinitionStatement::AlterTable(alter)));
