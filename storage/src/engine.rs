@@ -226,6 +226,15 @@ impl Engine {
         self.db.raw_iterator_cf_opt(self.family(family), in_total_order())
     }
 
+    /// Returns a raw iterator over a snapshot of a family.
+    pub(crate) fn iterator_in<'s>(
+        &self,
+        snapshot: &'s DbSnapshot<'_>,
+        family: Family,
+    ) -> DbIterator<'s> {
+        snapshot.raw_iterator_cf_opt(self.family(family), in_total_order())
+    }
+
     /// Calls `each` with the entries whose key starts with `prefix`, in order, from `start` on (at
     /// least `prefix`), until it answers false.
     pub(crate) fn each_from(

@@ -89,7 +89,7 @@ pub(crate) fn sources(engine: &Engine) -> Result<SourceOffsets> {
 /// Reads the next offsets of all sources as of a snapshot.
 pub(crate) fn sources_in(snapshot: &DbSnapshot<'_>, engine: &Engine) -> Result<SourceOffsets> {
     let mut offsets = SourceOffsets::new();
-    let mut entries = snapshot.raw_iterator_cf(engine.family(Family::Meta));
+    let mut entries = engine.iterator_in(snapshot, Family::Meta);
     entries.seek(SOURCE);
     while let Some((key, value)) = entries.item() {
         if !key.starts_with(SOURCE) {

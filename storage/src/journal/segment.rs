@@ -95,7 +95,7 @@ pub(crate) fn write(
 
     let mut last = (after, after_time);
     let mut body = Vec::new();
-    let mut entries = snapshot.raw_iterator_cf(engine.family(Family::Transactions));
+    let mut entries = engine.iterator_in(&snapshot, Family::Transactions);
     entries.seek(key::number(after.plus(1).get()));
     while let Some((stored, value)) = entries.item() {
         let entry = JournalEntry::read(stored, value, Depth::Whole)?;
@@ -156,7 +156,7 @@ fn letters(
     if through <= after {
         return Ok(after);
     }
-    let mut stored = snapshot.raw_iterator_cf(engine.family(Family::DeadLetters));
+    let mut stored = engine.iterator_in(snapshot, Family::DeadLetters);
     stored.seek(key::number(after + 1));
     let mut body = Vec::new();
     while let Some((key, value)) = stored.item() {
