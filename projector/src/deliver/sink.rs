@@ -133,7 +133,7 @@ pub enum Admission {
 ///
 /// # Errors
 /// [`Error::Fenced`] if a newer lease or generation or another database has the table,
-/// [`Error::OutOfOrder`] if an earlier step of the generation is missing.
+/// [`Error::OutOfOrder`] if an earlier step of the generation is missing, its beginning too.
 pub fn admit(control: &Control, target: &Target, step: &Step) -> Result<Admission> {
     if control.incarnation != target.incarnation || control.lease != target.lease {
         return Err(fenced(target, control));
@@ -145,16 +145,20 @@ pub fn admit(control: &Control, target: &Target, step: &Step) -> Result<Admissio
         );
         return Err(Error::Fenced { projection: target.projection.clone(), detail });
     }
+    let out_of_order = |at: u64| Error::OutOfOrder {
+        projection: target.projection.clone(),
+        at,
+        first: step.first_change,
+    };
     if control.generation < step.generation {
-        return Ok(Admission::Write(0));
+        // The beginning may be without rows, so that its number does not tell that it is missing.
+        // Without it, the end of the reload would leave the rows of the older generation.
+        let begins = step.reload_begin || control.generation == 0;
+        return if begins { Ok(Admission::Write(0)) } else { Err(out_of_order(0)) };
     }
     let next = control.change.saturating_add(1);
     if step.first_change > next && !step.reload_begin {
-        return Err(Error::OutOfOrder {
-            projection: target.projection.clone(),
-            at: control.change,
-            first: step.first_change,
-        });
+        return Err(out_of_order(control.change));
     }
     // An empty step counts as the number that it would have used, so that an old one is told apart.
     if step.last_change().max(step.first_change) < next {

@@ -243,6 +243,8 @@ async fn an_older_generation_is_fenced(sink: &dyn Sink, case: Case) -> Result<()
     let target = case.target()?;
     sink.prepare(&target).await?;
     Changes::from(1).put(&row("a", 1)).write(sink, &target).await?;
+    let early = Changes::from(1).of(2).put(&row("a", 98)).write(sink, &target).await;
+    assert!(matches!(early, Err(Error::OutOfOrder { .. })), "without its beginning: {early:?}");
     Changes::from(1).of(2).begins().ends().put(&row("a", 2)).write(sink, &target).await?;
     let late = Changes::from(2).put(&row("a", 99)).write(sink, &target).await;
     assert!(matches!(late, Err(Error::Fenced { .. })), "{late:?}");

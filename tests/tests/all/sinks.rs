@@ -28,6 +28,7 @@ use everwhen_proto::v1::projection_service_server::{ProjectionService, Projectio
 use everwhen_tests::{seed, shared_emulator, soak};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -72,7 +73,7 @@ async fn a_failing_bigquery_ends_right_and_says_what_it_refuses() {
     let config = dataset(&format!("http://{}", proxy.address), "hostile");
     let first = Arc::new(BigQuerySink::open("warehouse", &config).await.unwrap());
     let second = Arc::new(BigQuerySink::open("warehouse", &config).await.unwrap());
-    let history = History::random(seed(), 16);
+    let history = History::random(seed(), 24);
     // A takeover is several requests: a lease must last longer than that.
     let fails = play(history, vec![first, second], 500).await.unwrap();
     let injected = proxy.injected.lock().clone();
@@ -358,7 +359,7 @@ struct Proxy {
 struct ProxyState {
     emulator: String,
     http: reqwest::Client,
-    random: Arc<Mutex<StdRng>>,
+    faults: Arc<Mutex<Deck>>,
     injected: Arc<Mutex<BTreeMap<u16, usize>>>,
 }
 
@@ -368,7 +369,7 @@ impl Proxy {
         let state = ProxyState {
             emulator,
             http: reqwest::Client::builder().pool_max_idle_per_host(0).build()?,
-            random: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
+            faults: Arc::new(Mutex::new(Deck::new(seed))),
             injected: Arc::clone(&injected),
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
@@ -382,6 +383,38 @@ impl Proxy {
     }
 }
 
+/// What a request is answered with instead: status, reason, and whether it was passed on before.
+type Fault = (u16, &'static str, bool);
+
+/// Faults in random order, each as often as it should be in every twenty requests.
+struct Deck {
+    random: StdRng,
+    cards: Vec<Option<Fault>>,
+}
+
+impl Deck {
+    fn new(seed: u64) -> Self {
+        Self { random: StdRng::seed_from_u64(seed), cards: Vec::new() }
+    }
+
+    fn draw(&mut self) -> Option<Fault> {
+        if self.cards.is_empty() {
+            let faults = [
+                (403, "accessDenied", false),
+                (429, "rateLimitExceeded", false),
+                (500, "backendError", false),
+                (500, "backendError", true),
+                (500, "backendError", true),
+                (503, "", true),
+            ];
+            self.cards.extend(faults.map(Some));
+            self.cards.resize(20, None);
+            self.cards.shuffle(&mut self.random);
+        }
+        self.cards.pop().flatten()
+    }
+}
+
 async fn pass_on(
     State(state): State<ProxyState>,
     method: Method,
@@ -389,14 +422,7 @@ async fn pass_on(
     headers: HeaderMap,
     body: Bytes,
 ) -> HttpResponse {
-    let fault = match state.random.lock().random_range(0..20) {
-        0 => Some((403, "accessDenied", false)),
-        1 => Some((429, "rateLimitExceeded", false)),
-        2 => Some((500, "backendError", false)),
-        3 | 4 => Some((500, "backendError", true)),
-        5 => Some((503, "", true)),
-        _ => None,
-    };
+    let fault = state.faults.lock().draw();
     let answer = match fault {
         Some((_, _, false)) => None,
         _ => {
