@@ -99,10 +99,7 @@ impl Family {
 ///
 /// # Errors
 /// Those of the engine, where it does not know an option.
-pub(crate) fn database_options(
-    tuning: &Tuning,
-    memtables: &WriteBufferManager,
-) -> Result<Options> {
+pub(crate) fn database_options(tuning: &Tuning, memtables: &WriteBufferManager) -> Result<Options> {
     // Each table file's checksum as a whole goes into the manifest, for `verify`; the crate has no
     // setter for it.
     let mut options = Options::default()

@@ -28,14 +28,14 @@ mod journal;
 mod key;
 pub mod load;
 mod meta;
-mod retention;
 pub mod metrics;
+mod retention;
 mod row;
 mod scan;
 pub mod schema;
 mod skew;
-mod standing;
 pub mod snapshot;
+mod standing;
 mod state;
 pub mod store;
 #[cfg(test)]
@@ -58,17 +58,17 @@ pub use clock::{Clock, ManualClock, RealClock};
 pub use definitions::{Definition, DefinitionChange, DefinitionKind, Definitions, IndexDef};
 pub use erase::{EraseProgress, Erasure, ErasureState};
 pub use error::{Error, Result};
-pub use retention::{Hold, Needed, Swept};
+pub use failpoint::WRITE_PATH as FAILPOINTS;
 pub use load::{Load, LoadProgress, LoadRow, LoadRows};
+pub use retention::{Hold, Needed, Swept};
 pub use schema::{
     ColumnDef, ColumnId, ColumnType, IndexId, Precedence, RowKey, TableDef, TableId, Tenant,
 };
+pub use standing::Standing;
 pub use store::{
     JournalEntry, Options, ReplayDetail, SegmentEnd, SegmentHead, SegmentPart, SegmentReader,
     Store, Turn, segment_name, segments,
 };
-pub use failpoint::WRITE_PATH as FAILPOINTS;
-pub use standing::Standing;
 pub use time::{Period, SystemTime, ValidTime};
 pub use tuning::Tuning;
 pub use tx::{Basis, TxId};

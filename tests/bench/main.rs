@@ -3,6 +3,7 @@
 //! `everwhen-bench [point|deep|drain|freshness|remote|restart]..`; all of them without an argument. Build it in release.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a benchmark that cannot go on panics")]
+#![allow(clippy::disallowed_methods, reason = "benchmarks measure real time")]
 
 mod deep;
 mod drain;

@@ -52,7 +52,11 @@ impl Peer {
             .arg(format!("--datadir={}", data.display())));
         let child = Command::new("mariadbd")
             .args(["--no-defaults", "--user=mysql", "--skip-networking", "--local-infile=1"])
-            .args(["--innodb-buffer-pool-size=2G", "--innodb-log-file-size=1G", "--default-time-zone=+00:00"])
+            .args([
+                "--innodb-buffer-pool-size=2G",
+                "--innodb-log-file-size=1G",
+                "--default-time-zone=+00:00",
+            ])
             .arg(format!("--datadir={}", data.display()))
             .arg(format!("--socket={}", dir.path().join("socket").display()))
             .arg(format!("--pid-file={}", dir.path().join("pid").display()))
@@ -188,10 +192,7 @@ impl Peer {
         match self.driver {
             Driver::MariaDb => {
                 command.args(["--db-driver=mysql", "--mysql-user=root", "--mysql-db=bench"]);
-                command.arg(format!(
-                    "--mysql-socket={}",
-                    self.dir.path().join("socket").display()
-                ));
+                command.arg(format!("--mysql-socket={}", self.dir.path().join("socket").display()));
             }
             Driver::Postgres => {
                 command.args(["--db-driver=pgsql", "--pgsql-user=postgres", "--pgsql-db=postgres"]);

@@ -61,9 +61,12 @@ pub fn run(report: &mut Report) {
     for _ in 0..6 {
         let raw = time(|| read_raw(&raw, &raw_keys));
         figures.entry("raw").or_default().push(raw);
-        for (name, tx, bounds) in
-            [("now", latest, false), ("past", past, false), ("versions", latest, true), ("past versions", past, true)]
-        {
+        for (name, tx, bounds) in [
+            ("now", latest, false),
+            ("past", past, false),
+            ("versions", latest, true),
+            ("past versions", past, true),
+        ] {
             let ours = time(|| read_ours(&store, tx, &table, &keys, bounds));
             figures.entry(name).or_default().push(ours);
         }

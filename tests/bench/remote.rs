@@ -61,7 +61,11 @@ pub async fn run(report: &mut Report) {
                 verdict(ratio >= 3.0)
             )
         } else {
-            format!("{:.2}x, goal >= 3x the best peer: {}", best / mine, verdict(best / mine >= 3.0))
+            format!(
+                "{:.2}x, goal >= 3x the best peer: {}",
+                best / mine,
+                verdict(best / mine >= 3.0)
+            )
         };
         report.row(what, format!("{mine:.0} us over HTTP"), shown.join(", "), judged);
     }
@@ -142,7 +146,10 @@ impl Ours {
             if mode == "history" {
                 let path = format!("{}/v1/entities/readings/{id}/history", self.base);
                 let answer: Value = self.http.get(path).send().await.unwrap().json().await.unwrap();
-                assert!(answer["versions"].as_array().is_some_and(|all| all.len() >= 5), "{answer}");
+                assert!(
+                    answer["versions"].as_array().is_some_and(|all| all.len() >= 5),
+                    "{answer}"
+                );
             } else {
                 let mut body = json!({
                     "sql": "SELECT site, n, note FROM readings FOR VALID_TIME AS OF $2 WHERE _id = $1",

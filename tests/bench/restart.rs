@@ -30,9 +30,14 @@ pub async fn run(report: &mut Report) {
     for round in 1..=ROUNDS {
         for first in (0..LATE).step_by(1_000) {
             let rows: Vec<String> = (first..first + 1_000)
-                .map(|n| format!("('key-{n:08}', 'late', {}, TIMESTAMP '2026-01-01')", round * LATE + n))
+                .map(|n| {
+                    format!("('key-{n:08}', 'late', {}, TIMESTAMP '2026-01-01')", round * LATE + n)
+                })
                 .collect();
-            let sql = format!("INSERT INTO readings (_id, site, n, _valid_from) VALUES {}", rows.join(", "));
+            let sql = format!(
+                "INSERT INTO readings (_id, site, n, _valid_from) VALUES {}",
+                rows.join(", ")
+            );
             server.client.sql(&sql).await.unwrap();
         }
         server.kill();

@@ -3,6 +3,7 @@
 //! The suites themselves are modules of one test binary, `tests/all`.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on panics")]
+#![allow(clippy::disallowed_methods, reason = "tests wait for real processes")]
 
 pub mod emulator;
 pub mod http;

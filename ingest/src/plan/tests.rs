@@ -13,7 +13,9 @@ fn assertions(prepared: &Prepared) -> Vec<(&RowKey, &Assertion)> {
     writes
         .filter_map(|write| match &write.kind {
             WriteKind::Assert { key, assertion, .. } => Some((key, assertion)),
-            WriteKind::Retract { .. } | WriteKind::Erase { .. } | WriteKind::EraseHashed { .. } => None,
+            WriteKind::Retract { .. } | WriteKind::Erase { .. } | WriteKind::EraseHashed { .. } => {
+                None
+            }
         })
         .collect()
 }

@@ -1,7 +1,7 @@
 //! Statements against a real store under a manual clock.
 
-mod erase;
 mod alter;
+mod erase;
 mod errors;
 mod kit;
 mod reads;

@@ -230,6 +230,7 @@ async fn instants_in_nanoseconds_meet_open_ends() {
     let sql = "SELECT e.team FROM v JOIN emp e FOR VALID_TIME AS OF \
                arrow_cast(v.at, 'Timestamp(Nanosecond, Some(\"UTC\"))') ON e._id = v.emp";
     assert_eq!(kit.rows(sql).await, json!([["red"]]));
-    let sql = "SELECT to_timestamp(at), to_timestamp_millis(at) FROM v WHERE to_timestamp(at) < now()";
+    let sql =
+        "SELECT to_timestamp(at), to_timestamp_millis(at) FROM v WHERE to_timestamp(at) < now()";
     assert_eq!(kit.rows(sql).await, json!([["2025-08-31T00:00:00Z", "2025-08-31T00:00:00Z"]]));
 }

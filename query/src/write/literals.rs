@@ -104,7 +104,7 @@ fn plain(value: &Literal, sign: &str, kind: Option<&ColumnType>) -> Option<Value
 }
 
 fn hex(digits: &str) -> Option<Vec<u8>> {
-    if digits.len() % 2 != 0 || !digits.is_ascii() {
+    if !digits.len().is_multiple_of(2) || !digits.is_ascii() {
         return None;
     }
     (0..digits.len())

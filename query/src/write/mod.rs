@@ -39,8 +39,8 @@ use crate::system_tables::SystemTables;
 use draft::Draft;
 use returning::Returning;
 
-pub use retention::set_retention;
 pub use alter::alter_table;
+pub use retention::set_retention;
 pub use tables::{create_table, drop_table};
 
 /// What a request's writes are done with.

@@ -154,7 +154,8 @@ impl Returning {
             arrays.push(builder.finish());
         }
         if with_period {
-            let bounds: [(&str, fn(&Affected) -> ValidTime); 2] =
+            type Bound = fn(&Affected) -> ValidTime;
+            let bounds: [(&str, Bound); 2] =
                 [("_valid_from", |row| row.from), ("_valid_to", |row| row.to)];
             for (name, bound) in bounds {
                 let mut builder = ColumnBuilder::new(&ColumnType::Timestamp, self.rows.len());

@@ -7,8 +7,8 @@ use anyhow::ensure;
 use everwhen_ingest::{FileLoad, Rejects, load_file};
 use everwhen_storage::{LoadProgress, Tenant};
 
-use super::journal::open_store;
 use super::counter::Progress;
+use super::journal::open_store;
 use crate::telemetry;
 
 /// What to load, and into which table.

@@ -1,8 +1,8 @@
 //! The command line: one file a subcommand.
 
 mod config;
-pub mod demo;
 mod counter;
+pub mod demo;
 mod ingest;
 mod journal;
 mod progress;

@@ -7,8 +7,8 @@ use anyhow::{Context as _, bail, ensure};
 use everwhen_ingest::{ReplayOptions, Replayed, replay};
 use everwhen_storage::{TxId, segments};
 
-use super::journal::open_store;
 use super::counter::Progress;
+use super::journal::open_store;
 use crate::telemetry;
 
 /// What to replay, and where to.

@@ -11,8 +11,8 @@ pub mod entity;
 pub mod events;
 pub mod project;
 pub mod query;
-pub mod store_metrics;
 pub mod snapshot;
+pub mod store_metrics;
 pub mod system_tables;
 pub mod write;
 

@@ -343,5 +343,9 @@ fn meta_entry(key: &[u8], value: &[u8]) -> Result<()> {
         b"filler\0",
     ];
     let single: [&[u8]; 3] = [b"now", b"load", b"erase_secret"];
-    if kinds.iter().any(|kind| key.starts_with(kind)) || single.contains(&key) { Ok(()) } else { wrong("meta", "an entry of unknown kind") }
+    if kinds.iter().any(|kind| key.starts_with(kind)) || single.contains(&key) {
+        Ok(())
+    } else {
+        wrong("meta", "an entry of unknown kind")
+    }
 }

@@ -160,7 +160,7 @@ async fn run(kills: usize, events: u64, seed: u64) -> Result<()> {
         .rows(query)
         .await?
         .iter()
-        .map(|row| row.iter().map(|cell| cell_text(cell)).collect())
+        .map(|row| row.iter().map(cell_text).collect())
         .collect();
     let warehouse = line.dir.path().join("warehouse.db");
     let sink = sqlite_rows(&warehouse, "SELECT id, n, site FROM latest ORDER BY id")?;

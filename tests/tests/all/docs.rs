@@ -32,7 +32,7 @@ fn examples(text: &str) -> Vec<Example> {
                 let mut words = mark.split_whitespace();
                 let is_sql = words.next() == Some("sql");
                 let rest: Vec<&str> = words.collect();
-                let skipped = rest.iter().any(|word| *word == "sketch");
+                let skipped = rest.contains(&"sketch");
                 let error = rest.iter().find_map(|w| w.strip_prefix("error=")).map(str::to_owned);
                 let line = if is_sql && !skipped { n + 1 } else { 0 };
                 open = Some(Example { line, sql: String::new(), error });

@@ -1,6 +1,11 @@
 //! The cross-crate suites, one module each, in one binary: linking the engine is slow.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on panics")]
+#![allow(clippy::disallowed_methods, reason = "tests wait for real processes")]
+#![allow(
+    clippy::await_holding_lock,
+    reason = "one heavy suite at a time, each on a thread of its own"
+)]
 
 mod alter;
 mod bad_input;

@@ -55,10 +55,10 @@ fn reading(random: &mut StdRng) -> Record {
         format!(r#"{{"id":"e{id}","n":"#)
     } else {
         let (sensor, n) = (id % 11, if random.random_bool(0.1) { -1 } else { id % 3 });
-        let from = at(i64::from(id) * 60);
+        let from = at(id * 60);
         let until = match id % 4 {
             0 => "null".to_owned(),
-            more => format!("\"{}\"", at((i64::from(id) + more * 9) * 60)),
+            more => format!("\"{}\"", at((id + more * 9) * 60)),
         };
         // A number that differs makes a correction of what is otherwise a duplicate.
         let n = if random.random_bool(0.1) { n + 10 } else { n };
