@@ -10,7 +10,6 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use rocksdb::IteratorMode;
 
 use crate::report::{Report, median, verdict};
 
@@ -109,24 +108,12 @@ async fn drain(broker: &Broker, event_id: &str) -> (f64, Written) {
 }
 
 fn count_written(data: &Path) -> Written {
-    let path = [data.to_owned(), data.join("db"), data.join("rocks"), data.join("store")]
-        .into_iter()
-        .find(|path| path.join("CURRENT").is_file())
-        .unwrap();
-    let options = rocksdb::Options::default();
-    let families = rocksdb::DB::list_cf(&options, &path).unwrap();
-    let db = rocksdb::DB::open_cf_for_read_only(&options, &path, &families, false).unwrap();
-    let mut written = Written { keys: 0, key_bytes: 0, value_bytes: 0 };
-    for family in &families {
-        let handle = db.cf_handle(family).unwrap();
-        for entry in db.iterator_cf(&handle, IteratorMode::Start) {
-            let (key, value) = entry.unwrap();
-            written.keys += 1;
-            written.key_bytes += u64::try_from(key.len()).unwrap();
-            written.value_bytes += u64::try_from(value.len()).unwrap();
-        }
-    }
-    written
+    let report =
+        everwhen_storage::verify::directory(data, &|_| std::ops::ControlFlow::Continue(()))
+            .unwrap();
+    assert!(report.is_good(), "{:?}", report.problems);
+    let keys = report.families.iter().map(|(_, entries)| entries).sum();
+    Written { keys, key_bytes: report.key_bytes, value_bytes: report.value_bytes }
 }
 
 /// Consumes the topic and puts, for each record, as many keys of the same mean sizes; a synced

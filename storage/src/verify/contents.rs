@@ -37,6 +37,8 @@ pub(super) fn check(engine: &Engine, report: &mut Report, watch: Watch<'_>) -> R
         iterator.seek_to_first();
         while let Some((key, value)) = iterator.item() {
             entries += 1;
+            report.key_bytes += key.len() as u64;
+            report.value_bytes += value.len() as u64;
             if let Err(error) = checker.entry(family, key, value) {
                 let name = family.name();
                 told(error, &format!("{name} {}", shown(key)), report)?;

@@ -36,6 +36,9 @@ pub struct Report {
     pub passed_over: Vec<String>,
     /// Entries of each family.
     pub families: Vec<(&'static str, u64)>,
+    /// Bytes of all keys, and of all values, before compression.
+    pub key_bytes: u64,
+    pub value_bytes: u64,
     /// The last transaction.
     pub tx: u64,
     /// What is damaged, in words for people; at most 100.
