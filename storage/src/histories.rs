@@ -1,6 +1,6 @@
 //! Random histories, and stores compared byte for byte: what loads and replays are tested with.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::assertion::{AssertedFrom, Assertion, Op};
@@ -14,6 +14,7 @@ use crate::schema::{
     ColumnDef, ColumnId, ColumnType, Precedence, RowKey, TableDef, TableId, Tenant,
 };
 use crate::store::{Options, Store};
+use crate::testing::Directory;
 use crate::time::ValidTime;
 use crate::value::{Row, Value};
 
@@ -22,22 +23,6 @@ mod replay;
 
 /// Where the clock of all these stores begins, in microseconds.
 const NOW: i64 = 1_000_000_000;
-
-/// A directory that goes with the test.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new() -> Self {
-        let name = format!("everwhen-histories-{}", uuid::Uuid::new_v4().simple());
-        Self(std::env::temp_dir().join(name))
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 struct Random(u64);
 

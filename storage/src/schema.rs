@@ -187,6 +187,14 @@ pub struct ColumnDef {
     pub nullable: bool,
 }
 
+impl ColumnDef {
+    /// Makes a column that takes NULL.
+    #[must_use]
+    pub fn new(id: u32, name: impl Into<String>, kind: ColumnType) -> Self {
+        Self { id: ColumnId(id), name: name.into(), kind, nullable: true }
+    }
+}
+
 /// Which assertion wins where two cover the same instant of one key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -250,13 +250,7 @@ impl Store {
     /// # Errors
     /// [`crate::Error::Unreached`] where `tx` is later than the store.
     pub fn read<T>(&self, tx: TxId, read: impl FnOnce(&View<'_>) -> Result<T>) -> Result<T> {
-        let engine = self.engine()?;
-        let latest = self.shared.state.latest().0;
-        if tx > latest {
-            return Err(Error::Unreached { asked: tx.get(), latest: latest.get() });
-        }
-        let view = View::open(&engine, &self.shared.state, tx, false);
-        read(&view)
+        self.view(tx, false, read)
     }
 
     /// As [`Store::read`], but what was erased shows as it was before, until it is purged: for
@@ -266,13 +260,21 @@ impl Store {
         tx: TxId,
         read: impl FnOnce(&View<'_>) -> Result<T>,
     ) -> Result<T> {
+        self.view(tx, true, read)
+    }
+
+    fn view<T>(
+        &self,
+        tx: TxId,
+        unerased: bool,
+        read: impl FnOnce(&View<'_>) -> Result<T>,
+    ) -> Result<T> {
         let engine = self.engine()?;
         let latest = self.shared.state.latest().0;
         if tx > latest {
             return Err(Error::Unreached { asked: tx.get(), latest: latest.get() });
         }
-        let view = View::open(&engine, &self.shared.state, tx, true);
-        read(&view)
+        read(&View::open(&engine, &self.shared.state, tx, unerased))
     }
 
     /// Keeps belief as of a transaction from being swept for as long as the guard lives. A table

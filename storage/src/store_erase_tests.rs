@@ -136,6 +136,21 @@ fn records_of_what_held_before_the_erasure_are_dropped() {
 }
 
 #[test]
+fn what_is_dropped_of_a_transaction_is_not_in_the_journal() {
+    let directory = Directory::new();
+    let store = with_tables(&directory.0);
+    write(&store, one(assert_write(2, "x", put(10, None, 1), None))).unwrap();
+    write(&store, erase(2, "x")).unwrap();
+    let late = |id, b| one(assert_write(2, id, text(10, b), None)).txs.remove(0).writes.remove(0);
+    let writes = vec![late("x", "dropped-text"), late("y", "kept-text")];
+    let origin = Origin::Events { stream: "s".to_owned() };
+    let batch = Batch { txs: vec![Tx { writes, position: None }], origin, ..Batch::default() };
+    assert!(matches!(write(&store, batch).unwrap().outcomes[0], TxOutcome::Applied(_)));
+    store.ship_journal(&directory.join("shipped")).unwrap();
+    assert_eq!(found(&directory.0, &["dropped-text", "kept-text"]), ["kept-text"]);
+}
+
+#[test]
 fn later_records_and_client_writes_are_a_new_life() {
     let directory = Directory::new();
     let store = with_tables(&directory.0);

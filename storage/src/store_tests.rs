@@ -5,27 +5,12 @@ use crate::assertion::{AssertedFrom, Assertion, EventId, Op};
 use crate::batch::{Event, Origin, SourceAdvance, SourcePosition, Tx, TxOutcome, Write, WriteKind};
 use crate::clock::ManualClock;
 use crate::schema::{ColumnDef, ColumnId, ColumnType, Precedence, RowKey, TableDef, TableId};
+use crate::testing::Directory;
 use crate::time::{Period, ValidTime};
 use crate::value::{Row, Value};
 use crate::view::{Keys, Scan, SystemBound, ValidBound, Version};
 
 const T: i64 = 1_000_000;
-
-/// A directory that goes with the test.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new() -> Self {
-        let name = format!("everwhen-store-{}", uuid::Uuid::new_v4().simple());
-        Self(std::env::temp_dir().join(name))
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 fn open(path: &Path, clock: i64) -> Store {
     let options = Options {
@@ -38,21 +23,15 @@ fn open(path: &Path, clock: i64) -> Store {
 }
 
 fn table(id: u32, precedence: Precedence) -> TableDef {
-    let column = |id, name: &str, kind| ColumnDef {
-        id: ColumnId(id),
-        name: name.to_owned(),
-        kind,
-        nullable: true,
-    };
     TableDef {
         id: TableId(id),
         name: format!("t{id}"),
         precedence,
         key: vec![ColumnId(0)],
         columns: vec![
-            column(0, "_id", ColumnType::Text),
-            column(1, "a", ColumnType::Int64),
-            column(2, "b", ColumnType::Text),
+            ColumnDef::new(0, "_id", ColumnType::Text),
+            ColumnDef::new(1, "a", ColumnType::Int64),
+            ColumnDef::new(2, "b", ColumnType::Text),
         ],
         declared: true,
     }

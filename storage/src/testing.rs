@@ -56,20 +56,14 @@ pub(crate) fn define(store: &Store) {
     let definitions = TABLES
         .into_iter()
         .map(|(id, precedence)| {
-            let column = |id, name: &str, kind| ColumnDef {
-                id: ColumnId(id),
-                name: name.to_owned(),
-                kind,
-                nullable: true,
-            };
             DefinitionChange::Table(TableDef {
                 id: TableId(id),
                 name: format!("t{id}"),
                 precedence,
                 key: vec![ColumnId(0)],
                 columns: vec![
-                    column(0, "_id", ColumnType::Text),
-                    column(1, "n", ColumnType::Int64),
+                    ColumnDef::new(0, "_id", ColumnType::Text),
+                    ColumnDef::new(1, "n", ColumnType::Int64),
                 ],
                 declared: true,
             })

@@ -15,22 +15,16 @@ pub const DAY: i64 = 86_400_000_000;
 const BATCH: i64 = 10_000;
 
 pub fn table(precedence: Precedence) -> TableDef {
-    let column = |id, name: &str, kind| ColumnDef {
-        id: ColumnId(id),
-        name: name.to_owned(),
-        kind,
-        nullable: true,
-    };
     TableDef {
         id: TableId(1),
         name: "readings".to_owned(),
         precedence,
         key: vec![ColumnId(0)],
         columns: vec![
-            column(0, "_id", ColumnType::Text),
-            column(1, "site", ColumnType::Text),
-            column(2, "n", ColumnType::Int64),
-            column(3, "note", ColumnType::Text),
+            ColumnDef::new(0, "_id", ColumnType::Text),
+            ColumnDef::new(1, "site", ColumnType::Text),
+            ColumnDef::new(2, "n", ColumnType::Int64),
+            ColumnDef::new(3, "note", ColumnType::Text),
         ],
         declared: true,
     }

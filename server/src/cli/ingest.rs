@@ -7,8 +7,8 @@ use anyhow::ensure;
 use everwhen_ingest::{FileLoad, Rejects, load_file};
 use everwhen_storage::{LoadProgress, Tenant};
 
-use super::counter::Progress;
 use super::journal::open_store;
+use super::progress::Counter;
 use crate::telemetry;
 
 /// What to load, and into which table.
@@ -49,6 +49,12 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     tokio::task::spawn_blocking(move || load(&arguments)).await?
 }
 
+fn show(counter: &mut Option<Counter>, what: &str, done: u64, of: Option<u64>) {
+    if let Some(counter) = counter {
+        counter.at(what, done, of);
+    }
+}
+
 fn load(arguments: &Arguments) -> anyhow::Result<()> {
     let data = &arguments.data;
     ensure!(data.join("FORMAT").is_file(), "{} is no data directory", data.display());
@@ -60,11 +66,11 @@ fn load(arguments: &Arguments) -> anyhow::Result<()> {
         rejects: arguments.rejects.clone().map_or(Rejects::Refuse, Rejects::Write),
         sort_bytes_max: arguments.sort_mib.max(1) << 20,
     };
-    let mut progress = Progress::new(store.clock(), "rows");
+    let mut progress = Some(Counter::new("rows"));
     let told = Box::new(move |at| match at {
-        LoadProgress::Read(rows) => progress.at("read", rows, None),
-        LoadProgress::Folded(rows, all) => progress.at("folded", rows, Some(all)),
-        LoadProgress::Publishing => progress.end(),
+        LoadProgress::Read(rows) => show(&mut progress, "read", rows, None),
+        LoadProgress::Folded(rows, all) => show(&mut progress, "folded", rows, Some(all)),
+        LoadProgress::Publishing => progress = None,
     });
     let loaded = load_file(&store, &load, told);
     store.close()?;

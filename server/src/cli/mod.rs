@@ -1,7 +1,6 @@
 //! The command line: one file a subcommand.
 
 mod config;
-mod counter;
 pub mod demo;
 mod ingest;
 mod journal;

@@ -7,8 +7,8 @@ use anyhow::{Context as _, bail, ensure};
 use everwhen_ingest::{ReplayOptions, Replayed, replay};
 use everwhen_storage::{TxId, segments};
 
-use super::counter::Progress;
 use super::journal::open_store;
+use super::progress::Counter;
 use crate::telemetry;
 
 /// What to replay, and where to.
@@ -56,7 +56,7 @@ fn rebuild(arguments: &Arguments) -> anyhow::Result<Replayed> {
         brokers: arguments.brokers.clone(),
         through: arguments.to_tx.map(TxId::new),
     };
-    let mut progress = Progress::new(store.clock(), "transactions");
+    let mut progress = Counter::new("transactions");
     let replayed = replay(&store, &paths, &options, &mut |done| {
         progress.at("replayed", done.transactions, None);
     });
@@ -64,7 +64,7 @@ fn rebuild(arguments: &Arguments) -> anyhow::Result<Replayed> {
         store.close()?;
         Ok(replayed)
     });
-    progress.end();
+    drop(progress);
     let replayed = replayed?;
     if is_new {
         std::fs::rename(&place, &arguments.data)

@@ -51,7 +51,7 @@ pub(super) fn forget(engine: &Engine, doom: &impl Doom) -> Result<()> {
         if changed {
             let mut operations = Vec::new();
             for tx in &detail.txs {
-                journal::put_operation(&mut operations, tx);
+                journal::put_operation(&mut operations, tx.writes.iter());
             }
             let mut rewritten = Vec::with_capacity(value.len());
             let count = detail.txs.len() as u64;

@@ -30,10 +30,10 @@ const ERASE: u8 = 3;
 const ERASE_HASHED: u8 = 4;
 const EXACT: u8 = 16;
 
-/// Appends one transaction.
-pub(crate) fn put(out: &mut Vec<u8>, tx: &Tx) {
-    row::put_varint(out, tx.writes.len() as u64);
-    for write in &tx.writes {
+/// Appends the writes of one transaction.
+pub(crate) fn put<'w>(out: &mut Vec<u8>, writes: impl Iterator<Item = &'w Write> + Clone) {
+    row::put_varint(out, writes.clone().count() as u64);
+    for write in writes {
         put_write(out, write);
     }
 }

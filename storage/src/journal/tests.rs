@@ -28,7 +28,7 @@ fn bytes_of(entry: &JournalEntry) -> Vec<u8> {
     let detail = entry.replay.clone().unwrap_or_default();
     let mut operations = Vec::new();
     for tx in &detail.txs {
-        put_operation(&mut operations, tx);
+        put_operation(&mut operations, tx.writes.iter());
     }
     let mut bytes = Vec::new();
     entry.put(&detail, (detail.txs.len() as u64, &operations), &mut bytes);

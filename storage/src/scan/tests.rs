@@ -76,15 +76,14 @@ impl Layout {
     fn new() -> Self {
         let folder = std::env::temp_dir().join(format!("everwhen-{}", uuid::Uuid::new_v4()));
         let engine = Engine::open(&folder, 1 << 20).unwrap();
-        let column = |id, kind| ColumnDef { id, name: String::new(), kind, nullable: true };
         let table = TableDef {
             id: TableId(3),
             name: "t".to_owned(),
             precedence: Precedence::Recorded,
             key: vec![ColumnId(0)],
             columns: vec![
-                column(ColumnId(0), ColumnType::Int64),
-                column(COLUMN, ColumnType::Int64),
+                ColumnDef::new(0, "", ColumnType::Int64),
+                ColumnDef::new(COLUMN.0, "", ColumnType::Int64),
             ],
             declared: true,
         };

@@ -53,6 +53,8 @@ pub(super) struct Group<'w> {
     pub(super) erased: &'w Erased,
     /// Keyed hashes of those that this group erases, with the system time.
     pub(super) newly_erased: Vec<(u128, SystemTime)>,
+    /// Writes of the last transaction that were dropped as they are about erased keys, by place.
+    dropped: Vec<usize>,
     /// First those that the batches name, by prefix, then those met on the way.
     pub(super) states: Vec<KeyState>,
     named: usize,
@@ -92,6 +94,7 @@ impl<'w> Group<'w> {
             known_tenants,
             erased,
             newly_erased: Vec::new(),
+            dropped: Vec::new(),
             states: Vec::new(),
             named: 0,
             met: HashMap::new(),
@@ -244,7 +247,10 @@ impl<'w> Group<'w> {
                     entry.positions.push((id, position.clone()));
                 }
                 if !is_read_again {
-                    journal::put_operation(&mut operations.1, tx);
+                    // What was to be forgotten must not come back by the journal.
+                    let kept = tx.writes.iter().enumerate();
+                    let kept = kept.filter(|(place, _)| !self.dropped.contains(place));
+                    journal::put_operation(&mut operations.1, kept.map(|(_, write)| write));
                     operations.0 += 1;
                 }
             }
@@ -288,8 +294,13 @@ impl<'w> Group<'w> {
         origin: &Origin,
     ) -> Result<TxOutcome> {
         let mut resolving = Resolving::new(id, system_time, *origin != Origin::Client);
-        for write in &tx.writes {
+        self.dropped.clear();
+        for (place, write) in tx.writes.iter().enumerate() {
+            let before = resolving.erased;
             self.resolve(write, &mut resolving)?;
+            if resolving.erased > before {
+                self.dropped.push(place);
+            }
         }
         let Resolving { mut ops, duplicates, stale, erased, erasing, .. } = resolving;
         for (ordinal, place) in (0..).zip(erasing) {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rocksdb::Options;
 
-use crate::batch::{Committed, Origin, Tx, Write, WriteKind};
+use crate::batch::{Committed, Origin, Write, WriteKind};
 use crate::error::{Error, Result};
 use crate::families::{self, Family};
 use crate::journal::{self, JournalEntry, ReplayDetail};
@@ -186,7 +186,7 @@ impl Reading<'_, '_> {
         sort_key.extend_from_slice(&self.last.0.get().to_be_bytes());
         self.open_entry()?;
         let start = self.operations.len();
-        journal::put_operation(&mut self.operations, &Tx { writes: vec![write], position: None });
+        journal::put_operation(&mut self.operations, std::iter::once(&write));
         let mut value = system_time.micros().to_le_bytes().to_vec();
         value.extend_from_slice(&self.operations[start..]);
         self.sorter.add(&sort_key, &value)

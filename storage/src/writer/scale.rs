@@ -1,7 +1,6 @@
 //! What reads and writes of one key cost must not grow with its history: the work that the engine
 //! counts (key comparisons, entries stepped over, blocks) for long histories against short ones.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use rocksdb::perf::{PerfContext, PerfMetric, PerfStatsLevel, set_perf_stats};
@@ -15,6 +14,7 @@ use crate::journal;
 use crate::load::{self, Load, LoadRow, LoadRows};
 use crate::schema::{ColumnDef, ColumnId, ColumnType, Precedence, RowKey, TableDef, TableId};
 use crate::store::{Options, Store};
+use crate::testing::Directory;
 use crate::value::{Row, Value};
 use crate::view::View;
 
@@ -24,30 +24,16 @@ const LONG: i64 = 30_000;
 /// Between two bounds of valid time.
 const STEP: i64 = 1_000;
 
-struct Directory(PathBuf);
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 fn table(precedence: Precedence) -> TableDef {
-    let column = |id, name: &str, kind| ColumnDef {
-        id: ColumnId(id),
-        name: name.to_owned(),
-        kind,
-        nullable: true,
-    };
     TableDef {
         id: TableId(0),
         name: "t".to_owned(),
         precedence,
         key: vec![ColumnId(0)],
         columns: vec![
-            column(0, "_id", ColumnType::Int64),
-            column(1, "a", ColumnType::Int64),
-            column(2, "b", ColumnType::Int64),
+            ColumnDef::new(0, "_id", ColumnType::Int64),
+            ColumnDef::new(1, "a", ColumnType::Int64),
+            ColumnDef::new(2, "b", ColumnType::Int64),
         ],
         declared: true,
     }
@@ -106,8 +92,7 @@ struct History {
 
 impl History {
     fn new(precedence: Precedence, shape: Shape, count: i64) -> Self {
-        let name = format!("everwhen-scale-{}", uuid::Uuid::new_v4().simple());
-        let directory = Directory(std::env::temp_dir().join(name));
+        let directory = Directory::new();
         let store = Store::open(Options {
             path: directory.0.clone(),
             clock: Arc::new(ManualClock::at(1 << 50)),

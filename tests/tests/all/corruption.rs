@@ -38,12 +38,6 @@ fn submit(store: &Store, batch: Batch) {
 }
 
 fn definitions() -> Batch {
-    let column = |id, name: &str, kind| ColumnDef {
-        id: ColumnId(id),
-        name: name.to_owned(),
-        kind,
-        nullable: true,
-    };
     let table = |(id, precedence)| {
         DefinitionChange::Table(TableDef {
             id: TableId(id),
@@ -51,9 +45,9 @@ fn definitions() -> Batch {
             precedence,
             key: vec![ColumnId(0)],
             columns: vec![
-                column(0, "_id", ColumnType::Text),
-                column(1, "n", ColumnType::Int64),
-                column(2, "note", ColumnType::Text),
+                ColumnDef::new(0, "_id", ColumnType::Text),
+                ColumnDef::new(1, "n", ColumnType::Int64),
+                ColumnDef::new(2, "note", ColumnType::Text),
             ],
             declared: true,
         })
