@@ -15,6 +15,7 @@ use crate::columns::{cast_column, field_of, field_type};
 use crate::diagnose::Diagnose;
 use crate::dialect::Positions;
 use crate::error::{Error, Result};
+use crate::interrupt::{InterruptOnDrop, interruptible};
 use crate::read::Planned;
 
 /// Batches that wait for their taker at most.
@@ -30,6 +31,19 @@ pub struct RowsAnswer {
     pub stream: BoxStream<'static, Result<RecordBatch>>,
     /// The token to read again at.
     pub basis: String,
+}
+
+impl RowsAnswer {
+    /// Stops the query's work when the rows are dropped.
+    #[must_use]
+    pub(crate) fn held_by(mut self, guard: InterruptOnDrop) -> Self {
+        let held = self.stream.map(move |batch| {
+            let _held = &guard;
+            batch
+        });
+        self.stream = held.boxed();
+        self
+    }
 }
 
 /// How a query's columns leave.
@@ -94,9 +108,10 @@ fn outgoing(field: &Field, kind: &ColumnType) -> Field {
 /// Whatever its physical planning reports.
 pub async fn start(planned: Planned, positions: Positions, basis: String) -> Result<RowsAnswer> {
     let Planned { state, plan } = planned;
-    let physical = state.create_physical_plan(&plan).await.diagnosed(&positions)?;
+    let (physical, task) = (state.create_physical_plan(&plan).await, state.task_ctx());
+    let physical = physical.and_then(|plan| interruptible(plan, &task)).diagnosed(&positions)?;
     let shape = Shape::of(&physical.schema())?;
-    let rows = execute_stream(physical, state.task_ctx()).diagnosed(&positions)?;
+    let rows = execute_stream(physical, task).diagnosed(&positions)?;
     let outgoing = shape.clone();
     let (out, taken) = mpsc::channel(BATCHES_AHEAD);
     let task = SpawnedTask::spawn(async move {

@@ -12,9 +12,11 @@ use everwhen_storage::{Basis, Store, SystemTime, Tenant, TxId, ValidTime};
 
 use crate::answer::{RowsAnswer, at_hand, start};
 use crate::basis::{basis_token, parse_basis, reach};
+use crate::constants::Constants;
 use crate::diagnose::{Diagnose, diagnose};
-use crate::dialect::{ParseLimits, ParsedQuery, ParsedStatement, Positions, Show, parse};
+use crate::dialect::{ParseLimits, ParsedQuery, ParsedStatement, Positions, Settings, Show, parse};
 use crate::error::{Error, Result, SqlState};
+use crate::interrupt::Interrupt;
 use crate::params::Params;
 use crate::read::{Defaults, Planned, Reading};
 use crate::session::{StatementContext, runtime};
@@ -139,8 +141,11 @@ impl Engine {
     pub async fn execute(&self, request: Request) -> Result<Outcome> {
         let inner = Arc::clone(&self.0);
         let limit = request.timeout.unwrap_or(inner.options.timeout);
-        let task = SpawnedTask::spawn(async move { inner.run(request).await });
+        let interrupt = Interrupt::default();
+        let guard = interrupt.on_drop();
+        let task = SpawnedTask::spawn(async move { inner.run(request, &interrupt).await });
         match tokio::time::timeout(limit, task.join()).await {
+            Ok(Ok(Ok(Outcome::Rows(rows)))) => Ok(Outcome::Rows(rows.held_by(guard))),
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(Error::internal("the statement failed in an unforeseen way")),
             Err(_) => {
@@ -160,7 +165,7 @@ impl Engine {
             return Err(Error::unsupported("only queries have a plan"));
         };
         request.params.bind_query(&mut query)?;
-        let (planned, _) = self.0.plan(&request, &query).await?;
+        let (planned, _) = self.0.plan(&request, &query, &Interrupt::default()).await?;
         let physical = planned.state.create_physical_plan(&planned.plan).await?;
         Ok(crate::answer::plan_text(physical.as_ref()))
     }
@@ -173,26 +178,32 @@ enum Work {
 }
 
 impl Inner {
-    async fn run(&self, request: Request) -> Result<Outcome> {
+    async fn run(&self, request: Request, interrupt: &Interrupt) -> Result<Outcome> {
         let positions = Positions::new(&request.sql);
         let run = async {
             match classify(parse(&request.sql, &self.options.parse)?)? {
-                Work::Writes(writes) => self.write(request.clone(), writes).await,
-                Work::One(statement) => self.run_one(request.clone(), *statement).await,
+                Work::Writes(writes) => self.write(&request, writes, interrupt).await,
+                Work::One(statement) => self.run_one(&request, *statement, interrupt).await,
             }
         };
         run.await.map_err(|error: Error| diagnose(error, &positions))
     }
 
-    async fn run_one(&self, request: Request, statement: ParsedStatement) -> Result<Outcome> {
+    async fn run_one(
+        &self,
+        request: &Request,
+        statement: ParsedStatement,
+        interrupt: &Interrupt,
+    ) -> Result<Outcome> {
         match statement {
             ParsedStatement::Query(mut query) => {
                 request.params.bind_query(&mut query)?;
-                self.query(&request, &query).await
+                self.query(request, &query, interrupt).await
             }
             ParsedStatement::Explain { analyze, verbose, mut query } => {
                 request.params.bind_query(&mut query)?;
-                let (Planned { state, plan }, basis) = self.plan(&request, &query).await?;
+                let (Planned { state, plan }, basis) =
+                    self.plan(request, &query, interrupt).await?;
                 let positions = query.clauses.positions();
                 let plan = LogicalPlanBuilder::from(plan)
                     .explain(verbose, analyze)
@@ -201,29 +212,44 @@ impl Inner {
                 let planned = Planned { state, plan };
                 Ok(Outcome::Rows(start(planned, positions.clone(), self.token(basis)).await?))
             }
-            ParsedStatement::Show(show) => self.show(&request, show).await,
+            ParsedStatement::Show(show) => self.show(request, show).await,
             ParsedStatement::Define(definition) => {
-                refuse_reading_options(&request)?;
+                refuse_reading_options(request)?;
                 Ok(Outcome::Define(definition))
             }
             ParsedStatement::CreateTable(create) => {
-                refuse_reading_options(&request)?;
+                refuse_reading_options(request)?;
                 write::create_table(&self.store, &create).await.map(Outcome::Written)
             }
             ParsedStatement::DropTable(drop) => {
-                refuse_reading_options(&request)?;
+                refuse_reading_options(request)?;
                 write::drop_table(&self.store, &drop).await.map(Outcome::Written)
             }
+            ParsedStatement::CreateView(create) => {
+                refuse_reading_options(request)?;
+                write::create_view(&self.store, &self.system_tables, &create)
+                    .await
+                    .map(Outcome::Written)
+            }
+            ParsedStatement::DropView(drop) => {
+                refuse_reading_options(request)?;
+                write::drop_view(&self.store, &drop).await.map(Outcome::Written)
+            }
             ParsedStatement::SetRetention(set) => {
-                refuse_reading_options(&request)?;
+                refuse_reading_options(request)?;
                 write::set_retention(&self.store, &set).await.map(Outcome::Written)
             }
             _ => Err(Error::internal("a statement was taken for another kind")),
         }
     }
 
-    async fn query(&self, request: &Request, query: &ParsedQuery) -> Result<Outcome> {
-        let (Planned { state, plan }, basis) = self.plan(request, query).await?;
+    async fn query(
+        &self,
+        request: &Request,
+        query: &ParsedQuery,
+        interrupt: &Interrupt,
+    ) -> Result<Outcome> {
+        let (Planned { state, plan }, basis) = self.plan(request, query, interrupt).await?;
         let positions = query.clauses.positions().clone();
         let plan = match request.limit.and_then(|limit| usize::try_from(limit).ok()) {
             None => plan,
@@ -237,10 +263,15 @@ impl Inner {
     }
 
     /// Plans a query at the request's basis.
-    async fn plan(&self, request: &Request, query: &ParsedQuery) -> Result<(Planned, Basis)> {
-        let basis = self.basis_of(request).await?;
+    async fn plan(
+        &self,
+        request: &Request,
+        query: &ParsedQuery,
+        interrupt: &Interrupt,
+    ) -> Result<(Planned, Basis)> {
+        let basis = self.basis_of_query(request, &query.clauses.settings).await?;
         self.check_tenant(&request.tenant)?;
-        let ctx = self.context(basis, &request.tenant);
+        let ctx = self.context(basis, &request.tenant).with_interrupt(interrupt.clone());
         let definitions = self.store.definitions_at(basis.tx);
         let reading = Reading {
             ctx: &ctx,
@@ -251,10 +282,29 @@ impl Inner {
         Ok((reading.plan(query).await?, basis))
     }
 
-    async fn basis_of(&self, request: &Request) -> Result<Basis> {
-        let Some(token) = &request.basis else {
-            return Ok(self.store.latest());
+    /// Returns what a query is read at: its own SETTING comes before the request.
+    async fn basis_of_query(&self, request: &Request, settings: &Settings) -> Result<Basis> {
+        let basis = match &settings.snapshot_token {
+            Some(token) => self.basis_at(token).await?,
+            None => self.basis_of(request).await?,
         };
+        let Some(clock_time) = &settings.clock_time else { return Ok(basis) };
+        let ctx = self.context(basis, &request.tenant);
+        let now = Constants::at(&ctx).instant(clock_time)?.ok_or_else(|| {
+            Error::new(SqlState::NullNotAllowed, "CLOCK_TIME is an instant, not NULL")
+                .at(clock_time.position)
+        })?;
+        Ok(Basis { now, ..basis })
+    }
+
+    async fn basis_of(&self, request: &Request) -> Result<Basis> {
+        match &request.basis {
+            Some(token) => self.basis_at(token).await,
+            None => Ok(self.store.latest()),
+        }
+    }
+
+    async fn basis_at(&self, token: &str) -> Result<Basis> {
         let basis = parse_basis(&self.store, token)?;
         reach(&self.store, basis).await?;
         Ok(basis)
@@ -290,20 +340,27 @@ impl Inner {
             Show::Streams => ("stream", named(Kind::Stream)),
             Show::Mappings => ("mapping", named(Kind::Mapping)),
             Show::Projections => ("projection", named(Kind::Projection)),
+            Show::Views => ("view", named(Kind::View)),
         };
         let column: ArrayRef = Arc::new(StringArray::from(values));
         let batch = RecordBatch::try_from_iter([(name, column)])?;
         at_hand(&batch, self.token(basis)).map(Outcome::Rows)
     }
 
-    async fn write(&self, request: Request, statements: Vec<ParsedStatement>) -> Result<Outcome> {
-        refuse_reading_options(&request)?;
+    async fn write(
+        &self,
+        request: &Request,
+        statements: Vec<ParsedStatement>,
+        interrupt: &Interrupt,
+    ) -> Result<Outcome> {
+        refuse_reading_options(request)?;
         let writing = Writing {
             store: &self.store,
             runtime: &self.runtime,
             tenant: &request.tenant,
             system_tables: &self.system_tables,
             params: &request.params,
+            interrupt,
         };
         writing.run(statements).await.map(Outcome::Written)
     }
@@ -339,9 +396,11 @@ fn classify(statements: Vec<ParsedStatement>) -> Result<Work> {
     if rest.is_empty() {
         return Err(Error::syntax("the request holds no statement"));
     }
-    let erases = rest.iter().filter(|one| matches!(one, ParsedStatement::Erase(_))).count();
-    if erases > 0 && erases < rest.len() {
-        let message = "ERASE stands with nothing but other ERASEs in its transaction";
+    let erases = rest.iter().any(|one| matches!(one, ParsedStatement::Erase(_)));
+    let stands_beside =
+        |one: &ParsedStatement| matches!(one, ParsedStatement::Erase(_) | ParsedStatement::Assert(_));
+    if erases && !rest.iter().all(stands_beside) {
+        let message = "ERASE stands with nothing but ERASE and ASSERT in its transaction";
         return Err(Error::unsupported(message).with_hint("send the statements one by one"));
     }
     if writes == rest.len() {
@@ -395,6 +454,7 @@ const fn is_write(statement: &ParsedStatement) -> bool {
             | ParsedStatement::Update(_)
             | ParsedStatement::Delete(_)
             | ParsedStatement::Erase(_)
+            | ParsedStatement::Assert(_)
     )
 }
 
@@ -403,6 +463,8 @@ const fn is_definition(statement: &ParsedStatement) -> bool {
         statement,
         ParsedStatement::CreateTable(_)
             | ParsedStatement::DropTable(_)
+            | ParsedStatement::CreateView(_)
+            | ParsedStatement::DropView(_)
             | ParsedStatement::SetRetention(_)
             | ParsedStatement::Define(_)
     )

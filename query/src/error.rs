@@ -212,6 +212,15 @@ impl Error {
         self
     }
 
+    /// Says within what a statement's error was found: another text than the statement's, so its
+    /// place goes.
+    #[must_use]
+    pub fn within(self, what: &str) -> Self {
+        let (state, hint) = (self.state(), self.hint().map(str::to_owned));
+        let message = format!("{what}: {self}");
+        Self::Statement { state, message, position: None, hint }
+    }
+
     /// Returns the engine's planning error as a wrong statement, with its place where the engine
     /// knows it.
     #[must_use]

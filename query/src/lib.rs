@@ -13,6 +13,7 @@ pub mod dialect;
 pub mod engine;
 mod error;
 pub mod functions;
+mod interrupt;
 mod microseconds;
 mod overlay;
 mod params;
@@ -25,6 +26,7 @@ pub mod session;
 pub mod statements;
 pub mod system_tables;
 pub mod table;
+mod views;
 mod write;
 
 pub use answer::RowsAnswer;

@@ -7,7 +7,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use serde_json::Value as Json;
 
-use crate::dialect::{BoundExpr, ClauseKind, Clauses, ParsedQuery, Portion, Positions};
+use crate::dialect::{BoundExpr, Clauses, ParsedQuery, Portion, Positions};
 use crate::error::{Error, Result, SqlState};
 
 /// A statement's parameters.
@@ -37,22 +37,11 @@ impl Params {
     /// 42P02 for one that was not given.
     pub fn bind_clauses(&self, clauses: &mut Clauses) -> Result<()> {
         let positions = clauses.positions.clone();
-        let mut bind = |bound: &mut BoundExpr| self.bind(&mut bound.expr, &positions);
-        for clause in &mut clauses.list {
-            match &mut clause.kind {
-                ClauseKind::AsOf(at) => bind(at)?,
-                ClauseKind::FromTo(from, to) => {
-                    bind(from)?;
-                    to.as_mut().map_or(Ok(()), &mut bind)?;
-                }
-                ClauseKind::Between(from, to) => {
-                    bind(from)?;
-                    bind(to)?;
-                }
-                ClauseKind::All => {}
-            }
+        let bind = |bound: &mut BoundExpr| self.bind(&mut bound.expr, &positions);
+        if let Some(now) = &mut clauses.settings.clock_time {
+            bind(now)?;
         }
-        Ok(())
+        clauses.all_mut().flat_map(|clause| clause.kind.bounds_mut()).try_for_each(bind)
     }
 
     /// Fills the parameters of a write's window.

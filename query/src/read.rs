@@ -112,6 +112,7 @@ pub fn temporal_table(
     table: TableRef,
     defaults: Defaults,
 ) -> Result<TemporalTable> {
+    let mut cut = None;
     let valid = match &table.valid {
         BoundSpec::Default => defaults.valid_time.map_or(ValidClause::Now, ValidClause::AsOf),
         BoundSpec::AsOf(at) if is_now(&at.expr) => ValidClause::Now,
@@ -121,6 +122,12 @@ pub fn temporal_table(
             let (from, to) = window(constants, &table.valid, from, to)?;
             ValidClause::Overlapping(Period::new(from, to)?)
         }
+        BoundSpec::Only(from, to) => {
+            let (from, to) = window(constants, &table.valid, from, to)?;
+            let period = Period::new(from, to)?;
+            cut = Some(period);
+            ValidClause::Overlapping(period)
+        }
     };
     let system = match &table.system {
         BoundSpec::Default => defaults.system_time.map_or(SystemClause::Basis, SystemClause::AsOf),
@@ -129,7 +136,7 @@ pub fn temporal_table(
             SystemClause::AsOf(SystemTime::from_micros(at_instant(constants, at)?.micros()))
         }
         BoundSpec::All | BoundSpec::Correlated => SystemClause::All,
-        BoundSpec::FromTo(from, to) | BoundSpec::Between(from, to) => {
+        BoundSpec::FromTo(from, to) | BoundSpec::Between(from, to) | BoundSpec::Only(from, to) => {
             let (from, to) = window(constants, &table.system, from, to)?;
             SystemClause::Between(
                 SystemTime::from_micros(from.micros()),
@@ -138,7 +145,7 @@ pub fn temporal_table(
         }
     };
     let columns = table.columns.into_iter().map(column).collect();
-    TemporalTable::new(table.def, valid, system, columns)
+    Ok(TemporalTable::new(table.def, valid, system, columns)?.cut_to(cut))
 }
 
 fn at_instant(constants: &Constants<'_>, at: &BoundExpr) -> Result<ValidTime> {

@@ -22,6 +22,7 @@ use everwhen_storage::{Basis, ColumnType, Hold, Store, Tenant, TxId, View};
 use crate::columns::{field_of, timestamp_type};
 use crate::error::Result;
 use crate::functions;
+use crate::interrupt::Interrupt;
 use crate::microseconds::BoundsInMicroseconds;
 use crate::overlay::Pending;
 
@@ -46,6 +47,8 @@ pub struct StatementContext {
     pending: Pending,
     runtime: Arc<RuntimeEnv>,
     unerased: bool,
+    /// Whether anybody still waits for the statement.
+    pub(crate) interrupt: Interrupt,
     /// What the statement reads at is not swept while it runs.
     _hold: Arc<Hold>,
 }
@@ -55,7 +58,8 @@ impl StatementContext {
     pub fn new(store: Store, basis: Basis, tenant: Tenant) -> Self {
         let (pending, runtime) = (Pending::default(), Arc::new(RuntimeEnv::default()));
         let hold = Arc::new(store.hold(basis.tx));
-        Self { store, basis, tenant, pending, runtime, unerased: false, _hold: hold }
+        let interrupt = Interrupt::default();
+        Self { store, basis, tenant, pending, runtime, unerased: false, interrupt, _hold: hold }
     }
 
     /// Shows what was erased as it was, until it is purged: see [`Store::read_unerased`].
@@ -77,6 +81,12 @@ impl StatementContext {
     #[must_use]
     pub fn with_runtime(self, runtime: Arc<RuntimeEnv>) -> Self {
         Self { runtime, ..self }
+    }
+
+    /// Lets the statement's work be stopped from outside.
+    #[must_use]
+    pub(crate) fn with_interrupt(self, interrupt: Interrupt) -> Self {
+        Self { interrupt, ..self }
     }
 
     /// Lets statements of a transaction see what earlier ones of it wrote.

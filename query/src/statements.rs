@@ -57,6 +57,29 @@ pub struct DropTable {
     pub position: usize,
 }
 
+/// `CREATE [OR REPLACE] VIEW [IF NOT EXISTS] name [(columns)] AS SELECT ..`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateView {
+    pub name: String,
+    pub or_replace: bool,
+    pub if_not_exists: bool,
+    /// Names of the columns, where they are given.
+    pub columns: Vec<String>,
+    /// The query's text.
+    pub query: String,
+    /// 1-based character of the query in the statement's text.
+    pub query_position: usize,
+    pub position: usize,
+}
+
+/// `DROP VIEW [IF EXISTS] name`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DropView {
+    pub name: String,
+    pub if_exists: bool,
+    pub position: usize,
+}
+
 /// `ALTER TABLE [IF EXISTS] name change`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AlterTable {

@@ -117,6 +117,8 @@ pub struct TemporalTable {
     pub system: SystemClause,
     /// What is shown, in the order of the schema.
     pub columns: Vec<TableColumn>,
+    /// What valid bounds are shown within.
+    cut: Period<ValidTime>,
     schema: SchemaRef,
 }
 
@@ -137,7 +139,13 @@ impl TemporalTable {
             })
         });
         let schema = Arc::new(Schema::new(fields.collect::<Result<Vec<_>>>()?));
-        Ok(Self { def, valid, system, columns, schema })
+        Ok(Self { def, valid, system, columns, cut: Period::ALL, schema })
+    }
+
+    /// Cuts the valid bounds that rows show to a window, where one is given.
+    #[must_use]
+    pub fn cut_to(self, window: Option<Period<ValidTime>>) -> Self {
+        Self { cut: window.unwrap_or(self.cut), ..self }
     }
 
     /// Returns the schema of all columns.
@@ -300,8 +308,8 @@ fn column_of(
     keys: &[Arc<Vec<Value>>],
     times: &mut SystemTimes<'_, '_>,
 ) -> Result<ArrayRef> {
-    let valid_from = |version: &Version| version.valid.from().micros();
-    let valid_to = |version: &Version| version.valid.to().micros();
+    let valid_from = |version: &Version| version.valid.from().max(table.cut.from()).micros();
+    let valid_to = |version: &Version| version.valid.to().min(table.cut.to()).micros();
     let shown = |raw: i64| (raw != i64::MIN && raw != i64::MAX).then_some(raw);
     Ok(match column {
         TableColumn::Stored(id) => stored_column(table, id, versions, keys)?,

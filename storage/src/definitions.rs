@@ -1,6 +1,6 @@
 //! Definitions in force: tables, indexes, and what other crates keep here by name.
 //!
-//! Storage reads tables and indexes; streams, mappings and projections are opaque JSON to it.
+//! Storage reads tables and indexes; streams, mappings, projections and views are opaque JSON to it.
 //! A definition is changed by a transaction and every version is kept, so a statement can use
 //! the definitions in force at its basis.
 
@@ -19,6 +19,7 @@ pub enum DefinitionKind {
     Stream,
     Mapping,
     Projection,
+    View,
 }
 
 /// A definition owned by another crate.
@@ -52,7 +53,7 @@ pub enum DefinitionChange {
     DropTable(String),
     /// Makes or replaces an index.
     Index(IndexDef),
-    /// Makes or replaces a stream, mapping or projection.
+    /// Makes or replaces a stream, mapping, projection or view.
     Put(Definition),
     /// Drops one by kind and name.
     Drop(DefinitionKind, String),

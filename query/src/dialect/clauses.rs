@@ -55,7 +55,33 @@ pub enum ClauseKind {
     /// The end may be left out in a write's portion alone.
     FromTo(BoundExpr, Option<BoundExpr>),
     Between(BoundExpr, BoundExpr),
+    /// `ONLY FROM a TO b`: as FROM, with the valid bounds of rows cut to the window.
+    Only(BoundExpr, BoundExpr),
     All,
+}
+
+impl ClauseKind {
+    /// Returns the expressions of its bounds.
+    pub fn bounds_mut(&mut self) -> impl Iterator<Item = &mut BoundExpr> {
+        let (first, second) = match self {
+            Self::AsOf(at) => (Some(at), None),
+            Self::FromTo(from, to) => (Some(from), to.as_mut()),
+            Self::Between(from, to) | Self::Only(from, to) => (Some(from), Some(to)),
+            Self::All => (None, None),
+        };
+        first.into_iter().chain(second)
+    }
+
+    /// Returns the expressions of its bounds.
+    pub fn bounds(&self) -> impl Iterator<Item = &BoundExpr> {
+        let (first, second) = match self {
+            Self::AsOf(at) => (Some(at), None),
+            Self::FromTo(from, to) => (Some(from), to.as_ref()),
+            Self::Between(from, to) | Self::Only(from, to) => (Some(from), Some(to)),
+            Self::All => (None, None),
+        };
+        first.into_iter().chain(second)
+    }
 }
 
 /// One temporal clause as it was written.
@@ -87,12 +113,35 @@ impl Clause {
 pub struct Clauses {
     pub(crate) list: Vec<Clause>,
     pub(crate) positions: Positions,
+    /// What SETTING at the statement's head says.
+    pub(crate) settings: Settings,
+}
+
+/// `SETTING ..` before a query: what its tables read without a clause of their own, and its basis.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// `DEFAULT VALID_TIME` and `DEFAULT SYSTEM_TIME`, each at most once.
+    pub defaults: Vec<Clause>,
+    /// `SNAPSHOT_TOKEN`: the basis, in place of the request's.
+    pub snapshot_token: Option<String>,
+    /// `CLOCK_TIME`: now, in place of the basis'; a constant.
+    pub clock_time: Option<BoundExpr>,
 }
 
 impl Clauses {
     /// Returns the 1-based character of a place in the tree, for messages about it.
     pub fn positions(&self) -> &Positions {
         &self.positions
+    }
+
+    /// Returns all clauses, those of SETTING too.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Clause> {
+        self.list.iter().chain(&self.settings.defaults)
+    }
+
+    /// Returns all clauses, those of SETTING too.
+    pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = &mut Clause> {
+        self.list.iter_mut().chain(&mut self.settings.defaults)
     }
 
     /// Takes the clauses at any of these anchors out of the list.
@@ -126,7 +175,8 @@ pub fn extract(text: &mut StatementText<'_>) -> Result<Clauses> {
         }
     }
     text.tokens = kept;
-    Ok(Clauses { list, positions: text.positions.clone() })
+    let settings = Settings::default();
+    Ok(Clauses { list, positions: text.positions.clone(), settings })
 }
 
 /// The words that open a clause.
@@ -177,9 +227,11 @@ fn axis_of(word: &str) -> Option<Axis> {
     }
 }
 
-struct ClauseReader<'t, 's> {
-    text: &'t StatementText<'s>,
-    at: usize,
+/// Reads clauses, and what is written as they are.
+pub(super) struct ClauseReader<'t, 's> {
+    pub(super) text: &'t StatementText<'s>,
+    /// The next token.
+    pub(super) at: usize,
 }
 
 impl ClauseReader<'_, '_> {
@@ -191,11 +243,14 @@ impl ClauseReader<'_, '_> {
         Ok((clause, self.at))
     }
 
+    /// Reads what a table reads by default on an axis: as a clause behind its head.
+    pub(super) fn default_of(&mut self, axis: Axis) -> Result<ClauseKind> {
+        self.kind(&Head { axis, portion: false, all: false, len: 0 })
+    }
+
     fn kind(&mut self, head: &Head) -> Result<ClauseKind> {
         if self.word("only") {
-            return Err(Error::unsupported(format!("FOR {} ONLY is not built", head.axis.word()))
-                .at(self.position())
-                .with_hint("leave ONLY out: rows then show their whole periods"));
+            return self.only(head);
         }
         if self.word("from") {
             let from = self.bound()?;
@@ -223,13 +278,32 @@ impl ClauseReader<'_, '_> {
         Err(self.expected(&["AS OF", "FROM", "BETWEEN", "ALL"], head))
     }
 
+    /// Reads what follows ONLY.
+    fn only(&mut self, head: &Head) -> Result<ClauseKind> {
+        let word = head.axis.word();
+        if head.portion || head.axis == Axis::System {
+            let message = format!("{} takes no ONLY", if head.portion { "a portion" } else { word });
+            return Err(Error::syntax(message).at(self.position()));
+        }
+        if !self.word("from") {
+            return Err(self.expected(&["ONLY FROM"], head));
+        }
+        let from = self.bound()?;
+        if !self.word("to") {
+            return Err(Error::syntax("expected TO and an end")
+                .at(self.position())
+                .with_hint("TO NULL is the end of time"));
+        }
+        Ok(ClauseKind::Only(from, self.bound()?))
+    }
+
     fn expected(&self, words: &[&str], head: &Head) -> Error {
         let message = format!("expected {} after {}", words.join(", "), head.axis.word());
         Error::syntax(message).at(self.position())
     }
 
     /// Reads one bound: an expression that binds tighter than AND.
-    fn bound(&mut self) -> Result<BoundExpr> {
+    pub(super) fn bound(&mut self) -> Result<BoundExpr> {
         let position = self.position();
         let extent = self.extent();
         let tokens = self.text.tokens[self.at..extent].to_vec();
@@ -262,7 +336,7 @@ impl ClauseReader<'_, '_> {
         self.text.tokens.len()
     }
 
-    fn word(&mut self, expected: &str) -> bool {
+    pub(super) fn word(&mut self, expected: &str) -> bool {
         let found = self
             .text
             .tokens
@@ -275,7 +349,7 @@ impl ClauseReader<'_, '_> {
         found
     }
 
-    fn position(&self) -> Option<usize> {
+    pub(super) fn position(&self) -> Option<usize> {
         self.text.position(self.at)
     }
 }

@@ -9,7 +9,7 @@ use everwhen_storage::{ColumnType, DefinitionKind, Precedence};
 use super::cursor::Cursor;
 use super::retention;
 use super::types::column_type;
-use super::{ParseLimits, ParsedStatement, parse_query_text};
+use super::{ParseLimits, ParsedStatement, parse_query_text, views};
 use crate::error::{Error, Result, SqlState};
 use crate::statements::{
     CreateMapping, CreateProjection, CreateStream, CreateTable, DeclaredColumn,
@@ -21,9 +21,9 @@ type Options = BTreeMap<String, (String, usize)>;
 
 /// What stands between CREATE and the name.
 #[derive(Clone, Copy)]
-struct Heading {
-    or_replace: bool,
-    if_not_exists: bool,
+pub(super) struct Heading {
+    pub(super) or_replace: bool,
+    pub(super) if_not_exists: bool,
 }
 
 /// Reads a statement that begins with CREATE.
@@ -34,9 +34,9 @@ pub fn create(cursor: &mut Cursor<'_, '_>, limits: &ParseLimits) -> Result<Parse
     let kind_position = cursor.position();
     let kind = match cursor.peek() {
         Some(Token::Word(word)) => word.value.to_ascii_lowercase(),
-        _ => return Err(cursor.expected("TABLE, STREAM, MAPPING or PROJECTION")),
+        _ => return Err(cursor.expected("TABLE, VIEW, STREAM, MAPPING or PROJECTION")),
     };
-    if !matches!(kind.as_str(), "table" | "stream" | "mapping" | "projection") {
+    if !matches!(kind.as_str(), "table" | "view" | "stream" | "mapping" | "projection") {
         let message = format!("CREATE {} is not supported", kind.to_uppercase());
         return Err(Error::unsupported(message).at(kind_position));
     }
@@ -52,6 +52,7 @@ pub fn create(cursor: &mut Cursor<'_, '_>, limits: &ParseLimits) -> Result<Parse
     }
     let define = match kind.as_str() {
         "table" => return Ok(ParsedStatement::CreateTable(create_table(cursor, heading)?)),
+        "view" => return Ok(ParsedStatement::CreateView(views::create(cursor, heading, limits)?)),
         "stream" => DefinitionStatement::CreateStream(create_stream(cursor, heading)?),
         "mapping" => DefinitionStatement::CreateMapping(create_mapping(cursor, heading, limits)?),
         _ => DefinitionStatement::CreateProjection(create_projection(cursor, heading, limits)?),
@@ -63,6 +64,9 @@ pub fn create(cursor: &mut Cursor<'_, '_>, limits: &ParseLimits) -> Result<Parse
 pub fn drop(cursor: &mut Cursor<'_, '_>) -> Result<ParsedStatement> {
     cursor.expect(&["drop"])?;
     let kind_position = cursor.position();
+    if cursor.accept(&["view"]) {
+        return Ok(ParsedStatement::DropView(views::drop(cursor)?));
+    }
     let kind = if cursor.accept(&["table"]) {
         None
     } else if cursor.accept(&["stream"]) {
@@ -75,7 +79,7 @@ pub fn drop(cursor: &mut Cursor<'_, '_>) -> Result<ParsedStatement> {
         let message = format!("DROP {} is not supported", word.value.to_uppercase());
         return Err(Error::unsupported(message).at(kind_position));
     } else {
-        return Err(cursor.expected("TABLE, STREAM, MAPPING or PROJECTION"));
+        return Err(cursor.expected("TABLE, VIEW, STREAM, MAPPING or PROJECTION"));
     };
     let if_exists = cursor.accept(&["if", "exists"]);
     let (name, position) = match kind {
@@ -435,9 +439,9 @@ fn create_projection(
 }
 
 /// Reads the query that ends a statement: its text, once it is known to parse.
-fn query_text(cursor: &mut Cursor<'_, '_>, limits: &ParseLimits) -> Result<(String, usize)> {
+pub(super) fn query_text(cursor: &mut Cursor<'_, '_>, limits: &ParseLimits) -> Result<(String, usize)> {
     let position = cursor.position();
-    let is_query = ["select", "with", "values"].iter().any(|word| cursor.sees(&[word]));
+    let is_query = ["select", "with", "values", "setting"].iter().any(|word| cursor.sees(&[word]));
     if !is_query && cursor.peek() != Some(&Token::LParen) {
         return Err(cursor.expected("a query"));
     }
@@ -497,6 +501,6 @@ fn values(options: Options) -> BTreeMap<String, String> {
     options.into_iter().map(|(key, (value, _))| (key, value)).collect()
 }
 
-fn plain(names: Vec<(String, usize)>) -> Vec<String> {
+pub(super) fn plain(names: Vec<(String, usize)>) -> Vec<String> {
     names.into_iter().map(|(name, _)| name).collect()
 }

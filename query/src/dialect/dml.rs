@@ -465,7 +465,7 @@ fn portion(clauses: Vec<Clause>) -> Result<Portion> {
     match clause.kind {
         ClauseKind::All => Ok(Portion::All),
         ClauseKind::FromTo(from, to) => Ok(Portion::Between { from, to }),
-        ClauseKind::AsOf(_) | ClauseKind::Between(..) => {
+        ClauseKind::AsOf(_) | ClauseKind::Between(..) | ClauseKind::Only(..) => {
             Err(Error::syntax("a write's window is FROM a [TO b] or ALL").at(clause.position))
         }
     }

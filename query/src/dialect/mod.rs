@@ -6,15 +6,19 @@
 //! is an error, so none is ever dropped in silence. This module knows no tables.
 
 mod alter;
+mod assert;
 mod clauses;
 mod cursor;
 mod definitions;
 mod dml;
 mod positions;
 mod postgres;
+mod relations;
 mod retention;
+mod settings;
 mod tokens;
 mod types;
+mod views;
 
 #[cfg(test)]
 mod tests;
@@ -27,12 +31,15 @@ use self::cursor::Cursor;
 use self::postgres::TemporalDialect;
 use self::tokens::StatementText;
 use crate::error::{Error, Result, SqlState};
-use crate::statements::{CreateTable, DefinitionStatement, DropTable, SetRetention};
+use crate::statements::{
+    CreateTable, CreateView, DefinitionStatement, DropTable, DropView, SetRetention,
+};
 
-pub use self::clauses::{Axis, BoundExpr, Clause, ClauseKind, Clauses};
+pub use self::clauses::{Axis, BoundExpr, Clause, ClauseKind, Clauses, Settings};
 pub(crate) use self::clauses::{first_column, unclaimed};
 pub use self::dml::table_factor;
 pub(crate) use self::dml::{empty_select, normal, query_of};
+pub(crate) use self::relations::call;
 pub use self::positions::Positions;
 
 /// What a statement's text may cost before it is parsed.
@@ -66,8 +73,12 @@ pub enum ParsedStatement {
     Delete(Delete),
     /// `ERASE FROM t [USING ..] [WHERE ..]`: a DELETE without portion or RETURNING.
     Erase(Delete),
+    /// `ASSERT condition [, message]`: nothing of the transaction is done unless it is true.
+    Assert(Assert),
     CreateTable(CreateTable),
     DropTable(DropTable),
+    CreateView(CreateView),
+    DropView(DropView),
     SetRetention(SetRetention),
     Define(DefinitionStatement),
     Show(Show),
@@ -103,6 +114,15 @@ pub struct Insert {
 pub enum InsertVerb {
     Put,
     Patch { set_nulls: bool },
+}
+
+/// `ASSERT condition [, message]`.
+#[derive(Debug, Clone)]
+pub struct Assert {
+    /// A select of the condition, and of the message where there is one.
+    pub query: ParsedQuery,
+    /// The condition as it was written.
+    pub text: String,
 }
 
 /// `UPDATE t [FOR PORTION OF VALID_TIME ..] SET .. [FROM ..] [WHERE ..] [RETURNING ..]`.
@@ -169,6 +189,7 @@ pub enum Show {
     Streams,
     Mappings,
     Projections,
+    Views,
 }
 
 /// Parses a request's text: statements parted by `;`. Positions count from the text's start.
@@ -224,13 +245,14 @@ fn statement(text: StatementText<'_>, limits: &ParseLimits) -> Result<ParsedStat
     match cursor.peek() {
         Some(Token::LParen) => query(text, limits).map(ParsedStatement::Query),
         Some(Token::Word(word)) => match word.value.to_ascii_lowercase().as_str() {
-            "select" | "with" | "values" | "table" => {
+            "select" | "with" | "values" | "table" | "setting" => {
                 query(text, limits).map(ParsedStatement::Query)
             }
             "insert" | "patch" => dml::insert(text, limits).map(ParsedStatement::Insert),
             "update" => dml::update(text, limits).map(ParsedStatement::Update),
             "delete" => dml::delete(text, limits).map(ParsedStatement::Delete),
             "erase" => dml::erase(text, limits).map(ParsedStatement::Erase),
+            "assert" => assert::assert(text, limits).map(ParsedStatement::Assert),
             other => Err(unknown_statement(other).at(cursor.position())),
         },
         _ => Err(cursor.expected("a statement")),
@@ -239,8 +261,6 @@ fn statement(text: StatementText<'_>, limits: &ParseLimits) -> Result<ParsedStat
 
 fn unknown_statement(word: &str) -> Error {
     let known = [
-        "assert",
-        "setting",
         "set",
         "merge",
         "copy",
@@ -283,7 +303,7 @@ fn explain(cursor: &mut Cursor<'_, '_>, limits: &ParseLimits) -> Result<ParsedSt
             break;
         }
     }
-    if !["select", "with", "values", "table"].iter().any(|word| cursor.sees(&[word])) {
+    if !["select", "with", "values", "table", "setting"].iter().any(|word| cursor.sees(&[word])) {
         return Err(Error::unsupported("EXPLAIN explains queries and projections alone")
             .at(cursor.position()));
     }
@@ -300,10 +320,11 @@ fn show(cursor: &mut Cursor<'_, '_>) -> Result<ParsedStatement> {
         "streams" => Show::Streams,
         "mappings" => Show::Mappings,
         "projections" => Show::Projections,
+        "views" => Show::Views,
         _ => {
             let message = format!("\"{name}\" cannot be shown");
             return Err(Error::new(SqlState::UndefinedObject, message).at(position).with_hint(
-                "SHOW knows snapshot_token, clock_time, tables, streams, mappings and projections",
+                "SHOW knows snapshot_token, clock_time, tables, views, streams, mappings and projections",
             ));
         }
     };
@@ -349,7 +370,8 @@ fn parse_query_text(
 }
 
 fn query(mut text: StatementText<'_>, limits: &ParseLimits) -> Result<ParsedQuery> {
-    let clauses = clauses::extract(&mut text)?;
+    let settings = settings::take(&mut text)?;
+    let clauses = Clauses { settings, ..clauses::extract(&mut text)? };
     let query = with_parser(&text, limits, Parser::parse_query)?;
     Ok(ParsedQuery { query, clauses })
 }

@@ -7,9 +7,11 @@ use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 
+use super::relations;
+
 const POSTGRES: PostgreSqlDialect = PostgreSqlDialect {};
 
-/// Postgres, and `* EXCLUDE (..)`, `{'a': 1}` structs and trailing commas in select lists.
+/// Postgres, and relations between periods, `* EXCLUDE (..)`, `{'a': 1}` structs and trailing commas in select lists.
 ///
 /// Table versions (`AT(..)`, `FOR SYSTEM_TIME ..`) stay off: our clauses never reach the parser,
 /// and one that did would be ignored by the planner.
@@ -58,7 +60,19 @@ impl Dialect for TemporalDialect {
     }
 
     fn get_next_precedence(&self, parser: &Parser<'_>) -> Option<Result<u8, ParserError>> {
-        POSTGRES.get_next_precedence(parser)
+        match relations::next_precedence(parser) {
+            Some(precedence) => Some(Ok(precedence)),
+            None => POSTGRES.get_next_precedence(parser),
+        }
+    }
+
+    fn parse_infix(
+        &self,
+        parser: &mut Parser<'_>,
+        left: &Expr,
+        _precedence: u8,
+    ) -> Option<Result<Expr, ParserError>> {
+        relations::read(parser, left)
     }
 
     fn prec_value(&self, precedence: Precedence) -> u8 {

@@ -60,11 +60,11 @@ fn syntax_errors_say_where_in_the_whole_text() {
     fails("SELECT (1", "42601", "");
     fails("SELECT 1 2", "42601", "2");
     fails("MERGE INTO t USING s ON true", "0A000", "MERGE");
-    fails("SETTING DEFAULT VALID_TIME ALL SELECT 1", "0A000", "SETTING");
+    fails("SETTING DEFAULT TIME ALL SELECT 1", "42601", "TIME");
     fails("ERASE FROM t WHERE x = 1 RETURNING x", "0A000", "ERASE");
     fails("ERASE FROM t FOR PORTION OF VALID_TIME FROM '2026-01-01' WHERE x = 1", "42601", "t FOR");
     fails("ERASE t WHERE x = 1", "42601", "t");
-    fails("CREATE VIEW v AS SELECT 1", "0A000", "VIEW");
+    fails("CREATE ROLE r", "0A000", "ROLE");
     fails("DROP INDEX i", "0A000", "INDEX");
     fails("SHOW nonsense", "42704", "nonsense");
     fails("BEGIN READ ONLY WITH (SNAPSHOT_TOKEN = 'x')", "0A000", "WITH");

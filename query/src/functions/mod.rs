@@ -1,6 +1,7 @@
 //! The functions that SQL here has beyond DataFusion's own.
 
 mod clock;
+pub(crate) mod periods;
 mod series;
 mod zoned;
 
@@ -12,14 +13,15 @@ use crate::error::Result;
 pub use clock::{is_clock, pin};
 
 /// Registers what is the same in all sessions: JSON operators and functions, series of instants,
-/// instants from text.
+/// instants from text, periods.
 ///
 /// # Errors
 /// XX000 where DataFusion refuses.
 pub fn register(state: &mut SessionState) -> Result<()> {
     datafusion_functions_json::register_all(state)?;
     series::register(state);
-    zoned::register(state)
+    zoned::register(state)?;
+    periods::register(state)
 }
 
 /// Registers `now()` and its kin, at an instant or, without one, as calls that stay calls.

@@ -30,13 +30,18 @@ impl Rewriter<'_> {
     /// Returns a table's bounds on both axes, and the predicate of those that depend on others.
     pub(super) fn bounds(
         &self,
-        clauses: Vec<Clause>,
+        mut clauses: Vec<Clause>,
         table: &Ident,
         scope: &Scope<'_>,
         left: &[Relation],
     ) -> Result<(BoundSpec, BoundSpec, Option<Instant>)> {
         let (mut valid, mut system) = (BoundSpec::Default, BoundSpec::Default);
         let mut instants: Option<Instant> = None;
+        for default in &self.clauses.settings.defaults {
+            if clauses.iter().all(|clause| clause.axis != default.axis) {
+                clauses.push(default.clone());
+            }
+        }
         for clause in clauses {
             let spec = match clause.axis {
                 Axis::Valid => &mut valid,
@@ -62,6 +67,7 @@ impl Rewriter<'_> {
                     BoundSpec::FromTo(constant(from)?, constant(to)?)
                 }
                 ClauseKind::Between(from, to) => BoundSpec::Between(constant(from)?, constant(to)?),
+                ClauseKind::Only(from, to) => BoundSpec::Only(constant(from)?, constant(to)?),
                 ClauseKind::AsOf(at) if has_query(&at.expr) => return Err(sub_query(&at)),
                 ClauseKind::AsOf(at) if first_column(&at.expr).is_none() => BoundSpec::AsOf(at),
                 ClauseKind::AsOf(at) => {

@@ -15,6 +15,7 @@ use super::scope::{Relation, Scope};
 use super::{BoundSpec, ExposedColumn, Rewriter, TableRef, and};
 use crate::dialect::{Clause, normal};
 use crate::error::{Error, Result, SqlState};
+use crate::views::View;
 
 /// What a FROM has brought so far.
 #[derive(Default)]
@@ -223,14 +224,14 @@ impl Rewriter<'_> {
         refuse_clauses(&clauses, &normal(&alias.name), what)
     }
 
+    /// Returns the view of a name that is neither of WITH nor the system's, if there is one.
+    fn view_of(&self, parts: &[Ident]) -> Option<View> {
+        View::named(self.input.definitions, &bare(parts)?)
+    }
+
     /// Returns the table of a name that is neither of WITH nor the system's.
     fn table(&self, parts: &[Ident], full: &str) -> Result<Arc<TableDef>> {
-        let bare = match parts {
-            [table] => Some(normal(table)),
-            [schema, table] if normal(schema) == "public" => Some(normal(table)),
-            _ => None,
-        };
-        if let Some(def) = bare.and_then(|bare| self.input.definitions.table(&bare)) {
+        if let Some(def) = bare(parts).and_then(|bare| self.input.definitions.table(&bare)) {
             return Ok(Arc::clone(def));
         }
         let error = Error::unknown_table(full);
@@ -279,6 +280,16 @@ impl Rewriter<'_> {
             let relation = Relation::plain(shown.clone(), normal(&shown), declared);
             return Ok(Placed { relations: vec![relation], instant: None });
         }
+        if let Some(view) = self.view_of(&parts) {
+            refuse_clauses(&clauses, &full, "a view")?;
+            let alias = alias.take();
+            let (derived, columns) =
+                self.view(&view, &shown, alias).map_err(|error| error.at(position))?;
+            *factor = derived;
+            let columns = declared.or(columns);
+            let relation = Relation::plain(shown.clone(), normal(&shown), columns);
+            return Ok(Placed { relations: vec![relation], instant: None });
+        }
         if let [only] = parts.as_slice()
             && only.quote_style.is_none()
             && CLAUSE_WORDS.contains(&full.as_str())
@@ -302,6 +313,15 @@ impl Rewriter<'_> {
         name_columns(alias, shown, &columns);
         self.tables.push(TableRef { unique_name, def, valid, system, columns, position });
         Ok(Placed { relations: vec![relation], instant })
+    }
+}
+
+/// Returns a name without the one schema that tables are in.
+fn bare(parts: &[Ident]) -> Option<String> {
+    match parts {
+        [table] => Some(normal(table)),
+        [schema, table] if normal(schema) == "public" => Some(normal(table)),
+        _ => None,
     }
 }
 

@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use super::ExposedColumn;
 use super::from::constraint;
-use crate::dialect::{Clause, ClauseKind, Clauses, normal};
+use crate::dialect::{Clauses, normal};
 
 /// The hidden columns, by name.
 const HIDDEN: [(&str, ExposedColumn); 7] = [
@@ -58,16 +58,8 @@ impl HiddenNames {
     pub fn of(query: &Query, clauses: &Clauses) -> Self {
         let mut names = Self::default();
         let ControlFlow::Continue(()) = query.visit(&mut names);
-        for Clause { kind, .. } in &clauses.list {
-            let bounds = match kind {
-                ClauseKind::AsOf(at) => vec![at],
-                ClauseKind::Between(from, to) => vec![from, to],
-                ClauseKind::FromTo(from, to) => std::iter::once(from).chain(to).collect(),
-                ClauseKind::All => Vec::new(),
-            };
-            for bound in bounds {
-                let ControlFlow::Continue(()) = bound.expr.visit(&mut names);
-            }
+        for bound in clauses.all().flat_map(|clause| clause.kind.bounds()) {
+            let ControlFlow::Continue(()) = bound.expr.visit(&mut names);
         }
         names
     }

@@ -1,10 +1,12 @@
 //! The pass over a query's tree that gives every table reference its own temporal bounds.
 
 mod correlate;
+mod exists;
 mod from;
 mod hidden;
 mod scalar;
 mod scope;
+mod views;
 mod wildcard;
 
 #[cfg(test)]
@@ -66,6 +68,8 @@ pub enum BoundSpec {
     FromTo(BoundExpr, BoundExpr),
     /// `[from, to]`; NULL is the open end; from > to is an error (22023).
     Between(BoundExpr, BoundExpr),
+    /// As `FromTo`, with the valid bounds that rows show cut to the window.
+    Only(BoundExpr, BoundExpr),
     /// All versions: containment of the instant is already a predicate of the query.
     Correlated,
 }
@@ -108,6 +112,7 @@ pub fn rewrite(parsed: &ParsedQuery, input: &RewriteInput<'_>) -> Result<Rewritt
         tables: Vec::new(),
         system_tables: Vec::new(),
         lookups: 0,
+        depth: 0,
     };
     rewriter.query(&mut query, &Scope::default())?;
     if let Some(clause) = rewriter.clauses.list.first() {
@@ -129,6 +134,8 @@ struct Rewriter<'a> {
     system_tables: Vec<String>,
     /// Look-ups made into joins so far.
     lookups: usize,
+    /// Views around the place that is rewritten.
+    depth: usize,
 }
 
 impl Rewriter<'_> {
@@ -205,6 +212,7 @@ impl Rewriter<'_> {
         }
         let mut inner =
             Scope { parent: Some(scope), relations: from.relations, ..Scope::default() };
+        exists::count_instead(&mut select.projection);
         self.expressions(&mut select.projection, &inner)?;
         self.expressions(&mut select.selection, &inner)?;
         self.expressions(&mut select.distinct, &inner)?;

@@ -53,6 +53,7 @@ fn bound(spec: &BoundSpec) -> String {
         BoundSpec::AsOf(at) => format!("at {}", at.expr),
         BoundSpec::FromTo(from, to) => format!("[{}, {})", from.expr, to.expr),
         BoundSpec::Between(from, to) => format!("[{}, {}]", from.expr, to.expr),
+        BoundSpec::Only(from, to) => format!("[{}, {}]", from.expr, to.expr),
         BoundSpec::Correlated => "other".to_owned(),
     }
 }
@@ -206,7 +207,7 @@ fn wrong_clauses_say_where() {
     fails("SELECT * FROM desks FOR VALID_TIME WHERE 1 = 1", "42601", "WHERE");
     fails("SELECT * FROM desks FOR VALID_TIME FROM $1", "42601", "FOR VALID");
     fails("SELECT * FROM desks FOR VALID_TIME BETWEEN $1 OR $2", "42601", "OR $2");
-    fails("SELECT * FROM desks FOR VALID_TIME ONLY FROM $1 TO $2", "0A000", "FROM $1");
+    fails("SELECT * FROM desks FOR VALID_TIME ONLY AS OF $1", "42601", "AS OF");
     fails(
         "SELECT * FROM desks FOR VALID_TIME AS OF $1 FOR VALID_TIME ALL",
         "42601",

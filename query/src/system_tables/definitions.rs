@@ -1,11 +1,12 @@
-//! `everwhen.tables` and `everwhen.columns`: the definitions in force now.
+//! `everwhen.tables`, `everwhen.columns` and `everwhen.views`: the definitions in force now.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use everwhen_storage::{ColumnType, Precedence, Store, Tenant, Value};
+use everwhen_storage::{ColumnType, DefinitionKind, Precedence, Store, Tenant, Value};
 
 use super::{SystemTable, batch_of, int, schema_of, text};
 use crate::error::Result;
+use crate::views::View;
 
 const TABLES: &[(&str, ColumnType)] = &[
     ("table", ColumnType::Text),
@@ -25,6 +26,39 @@ const COLUMNS: &[(&str, ColumnType)] = &[
     ("nullable", ColumnType::Bool),
     ("key", ColumnType::Bool),
 ];
+
+const VIEWS: &[(&str, ColumnType)] = &[
+    ("view", ColumnType::Text),
+    ("columns", ColumnType::Text),
+    ("query", ColumnType::Text),
+    ("tx", ColumnType::Int64),
+];
+
+/// `everwhen.views`.
+pub struct Views(pub Store);
+
+impl SystemTable for Views {
+    fn name(&self) -> &str {
+        "views"
+    }
+
+    fn schema(&self) -> SchemaRef {
+        schema_of(VIEWS)
+    }
+
+    fn rows(&self, _tenant: &Tenant) -> Result<RecordBatch> {
+        let definitions = self.0.definitions();
+        let rows = definitions.all(DefinitionKind::View).map(|definition| {
+            let view = View::of(definition);
+            let columns = match view.columns.is_empty() {
+                true => Value::Null,
+                false => text(view.columns.join(", ")),
+            };
+            vec![text(view.name), columns, text(view.query), int(view.tx.get())]
+        });
+        batch_of(VIEWS, &rows.collect::<Vec<_>>())
+    }
+}
 
 /// `everwhen.tables`.
 pub struct Tables(pub Store);

@@ -45,6 +45,7 @@ impl SystemTables {
         tables.add(Arc::new(transactions::Transactions(store.clone())));
         tables.add(Arc::new(definitions::Tables(store.clone())));
         tables.add(Arc::new(definitions::Columns(store.clone())));
+        tables.add(Arc::new(definitions::Views(store.clone())));
         tables.add(Arc::new(dead_letters::DeadLetters(store.clone())));
         tables.add(Arc::new(erasures::Erasures(store.clone())));
         tables

@@ -4,5 +4,8 @@ mod alter;
 mod erase;
 mod errors;
 mod kit;
+mod periods;
 mod reads;
+mod settings;
+mod views;
 mod writes;

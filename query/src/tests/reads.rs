@@ -31,6 +31,18 @@ async fn a_read_without_clauses_is_as_of_now() {
 }
 
 #[tokio::test]
+async fn exists_stands_in_a_select_list_too() {
+    let kit = employees().await;
+    let sql = "SELECT EXISTS (SELECT 1 FROM emp WHERE name = 'Ada'), \
+               NOT EXISTS (SELECT 1 FROM emp WHERE name = 'Ada'), \
+               CASE WHEN EXISTS (SELECT * FROM emp ORDER BY 1) THEN 1 END";
+    assert_eq!(kit.rows(sql).await, json!([[true, false, 1]]));
+    let sql = "SELECT x, EXISTS (SELECT 1 FROM emp e WHERE e.team = x) FROM \
+               (VALUES ('blue'), ('red')) AS v (x) ORDER BY 1";
+    assert_eq!(kit.rows(sql).await, json!([["blue", true], ["red", false]]));
+}
+
+#[tokio::test]
 async fn both_axes_can_be_read_as_of_the_past() {
     let kit = employees().await;
     let sql = "SELECT team FROM emp FOR VALID_TIME AS OF TIMESTAMP '2025-07-01T00:00:00Z'";

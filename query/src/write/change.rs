@@ -3,9 +3,7 @@
 use std::collections::HashSet;
 
 use arrow::array::RecordBatch;
-use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArgumentList, FunctionArguments, Ident, ObjectName, SelectItem,
-};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, SelectItem};
 use everwhen_storage::{
     AssertedFrom, Assertion, ColumnDef, ColumnType, Op, Period, Row, RowKey, TableDef, ValidTime,
     Value, Write, WriteKind,
@@ -17,7 +15,7 @@ use super::{Writing, rows_of};
 use crate::answer::Shape;
 use crate::columns::{cast_column, value_at};
 use crate::constants::Constants;
-use crate::dialect::{BoundExpr, ClauseKind, Delete, Insert, ParsedQuery, Portion, Update};
+use crate::dialect::{BoundExpr, ClauseKind, Delete, Insert, ParsedQuery, Portion, Update, call};
 use crate::error::{Error, Result, SqlState};
 use crate::session::StatementContext;
 
@@ -55,25 +53,8 @@ fn clause(portion: &Portion, position: usize) -> ClauseKind {
     match portion {
         Portion::All => ClauseKind::All,
         Portion::Between { from, to } => ClauseKind::FromTo(from.clone(), to.clone()),
-        Portion::Default => ClauseKind::FromTo(BoundExpr { expr: now_call(), position }, None),
+        Portion::Default => ClauseKind::FromTo(BoundExpr { expr: call("now", Vec::new()), position }, None),
     }
-}
-
-fn now_call() -> Expr {
-    Expr::Function(Function {
-        name: ObjectName::from(vec![Ident::new("now")]),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList {
-            duplicate_treatment: None,
-            args: Vec::new(),
-            clauses: Vec::new(),
-        }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: Vec::new(),
-    })
 }
 
 /// Adds the patches of an UPDATE.

@@ -15,6 +15,7 @@ use super::values::{assign, wider};
 use crate::dialect::{ColumnName, TableName};
 use crate::error::{Error, Result, SqlState};
 use crate::table::TemporalTable;
+use crate::views::View;
 
 /// A transaction in the making.
 pub struct Draft {
@@ -82,7 +83,21 @@ impl Draft {
     /// 42P01 for one that is not.
     pub fn table(&self, name: &TableName) -> Result<Arc<TableDef>> {
         let table = self.definitions.table(&name.name).cloned();
-        table.ok_or_else(|| Error::unknown_table(&name.name).at(name.position))
+        match table {
+            Some(table) => Ok(table),
+            None => {
+                self.refuse_view(name)?;
+                Err(Error::unknown_table(&name.name).at(name.position))
+            }
+        }
+    }
+
+    fn refuse_view(&self, name: &TableName) -> Result<()> {
+        if View::named(&self.definitions, &name.name).is_none() {
+            return Ok(());
+        }
+        let message = format!("\"{}\" is a view: it takes no writes", name.name);
+        Err(Error::unsupported(message).at(name.position))
     }
 
     /// Returns a table to write to; one that is not there is made, keyed by `_id`.
@@ -90,6 +105,7 @@ impl Draft {
         if let Some(table) = self.definitions.table(&name.name) {
             return Ok(TableDef::clone(table));
         }
+        self.refuse_view(name)?;
         if !matches!(id, ColumnType::Text | ColumnType::Int64) {
             let message = format!("\"_id\" is text or an integer, not {id}");
             return Err(Error::new(SqlState::DatatypeMismatch, message).at(name.position));

@@ -5,6 +5,7 @@
 //! now = the system time that the transaction will get.
 
 mod alter;
+mod assert;
 mod change;
 mod dependents;
 mod draft;
@@ -15,6 +16,7 @@ mod retention;
 mod returning;
 mod tables;
 mod values;
+mod views;
 
 use std::sync::Arc;
 
@@ -31,6 +33,7 @@ use crate::diagnose::Diagnose;
 use crate::dialect::{ParsedQuery, ParsedStatement};
 use crate::engine::WriteAnswer;
 use crate::error::{Error, Result};
+use crate::interrupt::{Interrupt, interruptible};
 use crate::overlay::Pending;
 use crate::params::Params;
 use crate::read::{Defaults, Planned, Reading};
@@ -42,6 +45,7 @@ use returning::Returning;
 pub use alter::alter_table;
 pub use retention::set_retention;
 pub use tables::{create_table, drop_table};
+pub use views::{create_view, drop_view};
 
 /// What a request's writes are done with.
 pub struct Writing<'a> {
@@ -50,6 +54,7 @@ pub struct Writing<'a> {
     pub tenant: &'a Tenant,
     pub system_tables: &'a SystemTables,
     pub params: &'a Params,
+    pub interrupt: &'a Interrupt,
 }
 
 impl Writing<'_> {
@@ -103,7 +108,8 @@ impl Writing<'_> {
         let definitions = turn.definitions();
         let basis = turn.basis();
         let ctx = StatementContext::new(self.store.clone(), basis, self.tenant.clone())
-            .with_runtime(Arc::clone(self.runtime));
+            .with_runtime(Arc::clone(self.runtime))
+            .with_interrupt(self.interrupt.clone());
         let mut draft = Draft::new(&definitions, self.tenant, basis.now);
         let mut returning = None;
         let last = statements.len() - 1;
@@ -157,6 +163,10 @@ impl Writing<'_> {
                 erase::erase(self, ctx, draft, erase).await?;
                 Ok(None)
             }
+            ParsedStatement::Assert(assert) => {
+                assert::check(self, ctx, draft, assert).await?;
+                Ok(None)
+            }
             _ => Err(Error::internal("a statement was taken for a write")),
         }
     }
@@ -201,6 +211,7 @@ impl Writing<'_> {
                 self.params.bind(&mut delete.selection, &positions)?;
                 self.params.bind(&mut delete.returning, &positions)
             }
+            ParsedStatement::Assert(assert) => self.params.bind_query(&mut assert.query),
             _ => Ok(()),
         }
     }
@@ -260,9 +271,11 @@ async fn rows_of_plan(
 ) -> Result<(Shape, Vec<RecordBatch>)> {
     let positions = query.clauses.positions();
     draft.refuse_reads_of_written(&planned.plan)?;
-    let physical = planned.state.create_physical_plan(&planned.plan).await.diagnosed(positions)?;
+    let physical = planned.state.create_physical_plan(&planned.plan).await;
+    let task = planned.state.task_ctx();
+    let physical = physical.and_then(|plan| interruptible(plan, &task)).diagnosed(positions)?;
     let shape = Shape::of(&physical.schema())?;
-    let batches = collect(physical, planned.state.task_ctx()).await.diagnosed(positions)?;
+    let batches = collect(physical, task).await.diagnosed(positions)?;
     let cast: Result<Vec<_>> = batches.iter().map(|batch| shape.cast(batch)).collect();
     Ok((shape, cast.diagnosed(positions)?))
 }

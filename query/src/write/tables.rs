@@ -8,10 +8,12 @@ use everwhen_storage::{
 
 use super::dependents::{reader, writers};
 use super::draft::refuse_reserved;
+use super::views::view_over;
 use super::{answer_of, write_answer};
 use crate::engine::WriteAnswer;
 use crate::error::{Error, Result, SqlState};
 use crate::statements::{CreateTable, DropTable};
+use crate::views::View;
 
 /// Makes a table.
 ///
@@ -25,6 +27,10 @@ pub async fn create_table(store: &Store, create: &CreateTable) -> Result<WriteAn
             return unchanged(store, turn.basis());
         }
         let message = format!("table \"{}\" exists already", create.name);
+        return Err(Error::new(SqlState::DuplicateTable, message).at(create.position));
+    }
+    if View::named(&definitions, &create.name).is_some() {
+        let message = format!("view \"{}\" exists already", create.name);
         return Err(Error::new(SqlState::DuplicateTable, message).at(create.position));
     }
     let table = table_of(create, definitions.next_table)?;
@@ -106,6 +112,10 @@ pub async fn drop_table(store: &Store, drop: &DropTable) -> Result<WriteAnswer> 
         None => {
             reader(store, &definitions, table, None).map(|name| format!("projection \"{name}\""))
         }
+    };
+    let user = match user {
+        Some(user) => Some(user),
+        None => view_over(&definitions, &drop.name)?.map(|name| format!("view \"{name}\"")),
     };
     if let Some(user) = user {
         let message = format!("table \"{}\" is used by {user}", drop.name);

@@ -107,6 +107,33 @@ impl Counter {
     }
 }
 
+/// Shows on a terminal for how long something has been running, from its second second on.
+pub(super) struct Elapsed(Option<tokio::task::JoinHandle<()>>);
+
+impl Elapsed {
+    /// Begins to count.
+    pub(super) fn start() -> Self {
+        if !std::io::stderr().is_terminal() {
+            return Self(None);
+        }
+        Self(Some(tokio::spawn(async {
+            let mut ticker = Ticker::new();
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                ticker.show(true, |_, took| format!("running, {} s (Ctrl-C cancels)", took.as_secs()));
+            }
+        })))
+    }
+}
+
+impl Drop for Elapsed {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
+}
+
 fn counted(what: &str, done: u64, of: Option<u64>, unit: &str, took: Duration) -> String {
     match of.filter(|of| *of > 0) {
         None => {

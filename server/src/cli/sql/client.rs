@@ -3,16 +3,18 @@
 use anyhow::Context as _;
 use futures::StreamExt as _;
 use serde_json::{Map, Value, json};
-use tokio::io::AsyncWriteExt as _;
 
-use super::Form;
+use super::{Form, split};
 use crate::cli::Told;
 
 /// A server and what every statement is sent with.
 pub struct Client {
     http: reqwest::Client,
     url: String,
-    tenant: Option<String>,
+    pub tenant: Option<String>,
+    /// What queries read at where they do not say.
+    pub valid_time: Option<String>,
+    pub system_time: Option<String>,
 }
 
 impl Client {
@@ -22,7 +24,8 @@ impl Client {
     /// Where no connection could ever be made.
     pub fn new(url: &str, tenant: Option<String>) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder().build().context("cannot set up HTTP")?;
-        Ok(Self { http, url: url.trim_end_matches('/').to_owned(), tenant })
+        let url = url.trim_end_matches('/').to_owned();
+        Ok(Self { http, url, tenant, valid_time: None, system_time: None })
     }
 
     /// Sends one statement and answers with the JSON document.
@@ -30,44 +33,70 @@ impl Client {
     /// # Errors
     /// The server's refusal, drawn for people, or that none answers.
     pub async fn ask(&self, sql: &str) -> anyhow::Result<Value> {
-        let answer = self.send(sql, "application/json").await?;
-        answer.json().await.context("the answer broke off")
+        self.ask_with(sql, Vec::new()).await
     }
 
-    /// Sends one statement and copies the answer to standard output as it comes. A write's answer
-    /// is not copied.
+    /// As [`Client::ask`], with values for `$1`...
     ///
     /// # Errors
     /// As [`Client::ask`].
-    pub async fn copy(&self, sql: &str, form: Form) -> anyhow::Result<()> {
+    pub async fn ask_with(&self, sql: &str, params: Vec<Value>) -> anyhow::Result<Value> {
+        let answer = self.send(sql, params, "application/json").await?;
+        answer.json().await.context("the answer broke off")
+    }
+
+    /// Sends one statement and copies the answer as it comes. A write's answer is not copied.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub async fn copy(
+        &self,
+        sql: &str,
+        form: Form,
+        out: &mut dyn std::io::Write,
+    ) -> anyhow::Result<()> {
         let kind = if form == Form::Csv { "text/csv" } else { "application/x-ndjson" };
-        let answer = self.send(sql, kind).await?;
+        let answer = self.send(sql, Vec::new(), kind).await?;
         let told = answer.headers().get("content-type").and_then(|kind| kind.to_str().ok());
         if !told.is_some_and(|told| told.starts_with(kind)) {
             return Ok(());
         }
-        let mut out = tokio::io::stdout();
         let mut tail = Vec::new();
         let mut pieces = answer.bytes_stream();
         while let Some(piece) = pieces.next().await {
             let piece = piece.context("the answer broke off")?;
-            out.write_all(&piece).await?;
+            out.write_all(&piece).context("cannot print")?;
             tail.extend_from_slice(&piece);
             let keep = tail.len().saturating_sub(64 << 10);
             tail.drain(..keep);
         }
-        out.flush().await?;
+        out.flush().context("cannot print")?;
         match (form, failure_line(&tail)) {
             (Form::Ndjson, Some(problem)) => Err(Told(problem_text(sql, &problem)).into()),
             _ => Ok(()),
         }
     }
 
-    async fn send(&self, sql: &str, accept: &str) -> anyhow::Result<reqwest::Response> {
+    async fn send(
+        &self,
+        sql: &str,
+        params: Vec<Value>,
+        accept: &str,
+    ) -> anyhow::Result<reqwest::Response> {
         let mut body = Map::new();
         body.insert("sql".to_owned(), json!(sql));
-        if let Some(tenant) = &self.tenant {
-            body.insert("tenant".to_owned(), json!(tenant));
+        if !params.is_empty() {
+            body.insert("params".to_owned(), Value::Array(params));
+        }
+        // A write is refused with them.
+        let as_of = split::reads(sql).then_some([&self.valid_time, &self.system_time]);
+        let [valid_time, system_time] = as_of.unwrap_or([&None, &None]);
+        let given =
+            [("tenant", &self.tenant), ("valid_time", valid_time), ("system_time", system_time)];
+        for (name, value) in given {
+            if let Some(value) = value {
+                body.insert(name.to_owned(), json!(value));
+            }
         }
         let answer = self
             .http

@@ -1,61 +1,46 @@
-//! The prompt: statements of several lines, history, and a few commands that begin with `\`.
+//! The prompt: statements of several lines, history, completion, and commands that begin with `\\`.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
+use rustyline::history::FileHistory;
+use rustyline::Editor;
 
-use super::client::Client;
-use super::{Form, run_one, split};
+use super::complete::Names;
+use super::session::Session;
+use super::{commands, split};
 use crate::cli::complain;
 
-const HELP: &str = "\
-Statements end with a semicolon and may take several lines.
-  \\d          lists tables
-  \\d NAME     lists a table's columns
-  \\ds         lists streams
-  \\dp         lists projections
-  \\format F   prints rows as table, csv, json, ndjson or markdown
-  \\timing     turns the time each statement takes on or off
-  \\q          ends (so does Ctrl-D)";
-
-struct Prompt<'a> {
-    client: &'a Client,
-    form: Form,
-    timing: bool,
-}
+type Line = Editor<Names, FileHistory>;
 
 /// Reads and runs statements until the end of input.
 ///
 /// # Errors
 /// Where the terminal cannot be read. Statements that fail are told and do not end it.
-pub(super) async fn run(client: &Client, url: &str, form: Form) -> anyhow::Result<()> {
-    let mut editor = DefaultEditor::new()?;
+pub(super) async fn run(mut session: Session, url: &str) -> anyhow::Result<()> {
+    let mut editor: Line = Editor::new()?;
+    editor.set_helper(Some(Names::of(&session.client).await));
     let history = history_file();
     if let Some(file) = &history {
         // There is none the first time.
         let _ = editor.load_history(file);
     }
     println!("Everwhen at {url}. \\? helps, \\q ends.");
-    let mut prompt = Prompt { client, form, timing: false };
     let mut pending = String::new();
     loop {
         let mark = if pending.is_empty() { "everwhen> " } else { "     ...> " };
         match editor.readline(mark) {
-            Ok(line) => {
-                if pending.is_empty() && line.trim_start().starts_with('\\') {
-                    let _ = editor.add_history_entry(line.trim());
-                    if !prompt.command(line.trim()).await {
-                        break;
-                    }
-                    continue;
-                }
-                pending.push_str(&line);
-                pending.push('\n');
-                if prompt.run_ended(&mut pending, &mut editor).await.is_err() {
+            Ok(line) if line.trim_start().starts_with('\\') => {
+                let _ = editor.add_history_entry(line.trim());
+                if command(&mut session, &mut editor, &mut pending, line.trim()).await.is_break() {
                     break;
                 }
+            }
+            Ok(line) => {
+                pending.push_str(&line);
+                pending.push('\n');
+                run_ended(&mut session, &mut editor, &mut pending).await;
             }
             Err(ReadlineError::Interrupted) => pending.clear(),
             Err(ReadlineError::Eof) => break,
@@ -68,69 +53,53 @@ pub(super) async fn run(client: &Client, url: &str, form: Form) -> anyhow::Resul
     Ok(())
 }
 
-impl Prompt<'_> {
-    /// Runs what is pending once it ends with a semicolon.
-    async fn run_ended(
-        &self,
-        pending: &mut String,
-        editor: &mut DefaultEditor,
-    ) -> anyhow::Result<()> {
-        let pieces = split::statements(pending);
-        if pieces.iter().any(|piece| !piece.ended) {
-            return Ok(());
+async fn command(
+    session: &mut Session,
+    editor: &mut Line,
+    pending: &mut String,
+    line: &str,
+) -> ControlFlow<()> {
+    if line == "\\e" {
+        let text = if pending.trim().is_empty() { format!("{};", session.last) } else { pending.clone() };
+        match commands::edited(&text) {
+            Ok(text) => {
+                print!("{text}");
+                *pending = text;
+                run_ended(session, editor, pending).await;
+            }
+            Err(error) => {
+                complain(&error);
+            }
         }
-        let text = std::mem::take(pending);
-        let _ = editor.add_history_entry(text.trim());
-        for piece in split::statements(&text) {
-            self.run(piece.text).await;
-        }
-        Ok(())
+        return ControlFlow::Continue(());
     }
-
-    async fn run(&self, sql: &str) {
-        let clock = everwhen_storage::RealClock;
-        let started = everwhen_storage::Clock::monotonic(&clock);
-        if let Err(error) = run_one(self.client, sql, self.form).await {
+    match commands::run(session, line).await {
+        Ok(flow) => flow,
+        Err(error) => {
             complain(&error);
+            ControlFlow::Continue(())
         }
-        let took = everwhen_storage::Clock::monotonic(&clock).saturating_duration_since(started);
-        if self.timing {
-            println!("time: {}", shown_time(took));
-        }
-    }
-
-    /// Runs a command; false ends the prompt.
-    async fn command(&mut self, line: &str) -> bool {
-        let (name, argument) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-        let argument = argument.trim().trim_end_matches(';');
-        match name {
-            "\\q" | "\\quit" => return false,
-            "\\d" | "\\dt" if argument.is_empty() => {
-                self.run("SELECT * FROM everwhen.tables").await;
-            }
-            "\\d" => {
-                let table = argument.replace('\'', "''");
-                self.run(&format!("SELECT * FROM everwhen.columns WHERE \"table\" = '{table}'"))
-                    .await;
-            }
-            "\\ds" => self.run("SELECT * FROM everwhen.streams").await,
-            "\\dp" => self.run("SELECT * FROM everwhen.projections").await,
-            "\\timing" => {
-                self.timing = !self.timing;
-                println!("timing is {}", if self.timing { "on" } else { "off" });
-            }
-            "\\format" => match <Form as clap::ValueEnum>::from_str(argument, true) {
-                Ok(form) => self.form = form,
-                Err(_) => println!("formats are: table, csv, json, ndjson, markdown"),
-            },
-            _ => println!("{HELP}"),
-        }
-        true
     }
 }
 
-fn shown_time(took: Duration) -> String {
-    format!("{:.1} ms", took.as_secs_f64() * 1_000.0)
+/// Runs what is pending once it ends with a semicolon.
+async fn run_ended(session: &mut Session, editor: &mut Line, pending: &mut String) {
+    let pieces = split::statements(pending);
+    if pieces.is_empty() || pieces.iter().any(|piece| !piece.ended) {
+        return;
+    }
+    let text = std::mem::take(pending);
+    let _ = editor.add_history_entry(text.trim());
+    let mut defines = false;
+    for piece in split::statements(&text) {
+        if let Err(error) = session.run(piece.text).await {
+            complain(&error);
+        }
+        defines |= !split::reads(piece.text);
+    }
+    if defines {
+        editor.set_helper(Some(Names::of(&session.client).await));
+    }
 }
 
 fn history_file() -> Option<PathBuf> {

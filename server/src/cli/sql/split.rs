@@ -33,6 +33,12 @@ pub fn statements(text: &str) -> Vec<Piece<'_>> {
     pieces
 }
 
+/// True for a text that is a query, of those that may be read as of a time.
+pub fn reads(text: &str) -> bool {
+    let words = ["SELECT", "WITH", "VALUES", "TABLE", "SETTING", "EXPLAIN"];
+    words.contains(&first_word(text).as_str()) || without_comments(text).trim_start().starts_with('(')
+}
+
 /// Returns where the last statement of `text[start..end]` begins.
 fn last_start(text: &str, start: usize, end: usize) -> usize {
     let within = &text[start..end];

@@ -27,6 +27,20 @@ pub fn draw(names: &[String], rows: &[Vec<String>], right: &[bool]) -> String {
     out
 }
 
+/// Draws each row as lines of a name and a value.
+pub fn expanded(names: &[String], rows: &[Vec<String>]) -> String {
+    let width = names.iter().map(|name| length(name)).max().unwrap_or(0);
+    let mut out = String::new();
+    for (number, row) in (1..).zip(rows) {
+        out.push_str(&format!("-[ row {number} ]-\n"));
+        for (name, cell) in names.iter().zip(row) {
+            let space = " ".repeat(width - length(name));
+            push_line(&mut out, &format!(" {name}{space} | {cell}"));
+        }
+    }
+    out
+}
+
 /// Draws a Markdown table.
 pub fn markdown(names: &[String], rows: &[Vec<String>], right: &[bool]) -> String {
     let escaped = |cells: &[String]| {

@@ -1,0 +1,91 @@
+//! Views: read like tables, at whatever time their reader reads.
+
+use serde_json::json;
+
+use super::kit::Kit;
+use crate::Request;
+
+async fn staff() -> Kit {
+    let kit = Kit::new();
+    kit.write("CREATE TABLE emp (_id TEXT, name TEXT, team TEXT)").await;
+    kit.write(
+        "INSERT INTO emp (_id, name, team, _valid_from, _valid_to) VALUES \
+         ('e1', 'Ada', 'red', '2025-01-01', '2025-06-01'), \
+         ('e1', 'Ada', 'blue', '2025-06-01', NULL), ('e2', 'Bob', 'red', '2025-01-01', NULL)",
+    )
+    .await;
+    kit.write("CREATE VIEW reds AS SELECT _id, name FROM emp WHERE team = 'red'").await;
+    kit
+}
+
+#[tokio::test]
+async fn a_view_is_read_at_the_time_of_its_reader() {
+    let kit = staff().await;
+    assert_eq!(kit.rows("SELECT * FROM reds").await, json!([["e2", "Bob"]]));
+    assert_eq!(kit.rows("SELECT r.name FROM public.reds r").await, json!([["Bob"]]));
+    let sql = "SETTING DEFAULT VALID_TIME AS OF '2025-02-01' SELECT name FROM reds ORDER BY 1";
+    assert_eq!(kit.rows(sql).await, json!([["Ada"], ["Bob"]]));
+    let mut request = Request::new("SELECT count(*) FROM reds");
+    request.valid_time = Some(everwhen_storage::ValidTime::parse("2025-02-01").unwrap());
+    assert_eq!(kit.rows_of(request).await, json!([[2]]));
+    let error = kit.error("SELECT * FROM reds FOR ALL VALID_TIME").await;
+    assert_eq!(error.sqlstate(), "0A000");
+}
+
+#[tokio::test]
+async fn a_views_own_clauses_and_hidden_columns_hold() {
+    let kit = staff().await;
+    kit.write(
+        "CREATE VIEW stays (who, since) AS \
+         SELECT name, _valid_from FROM emp FOR ALL VALID_TIME WHERE team = 'red'",
+    )
+    .await;
+    let sql = "SELECT who, since FROM stays ORDER BY 1";
+    let since = "2025-01-01T00:00:00Z";
+    assert_eq!(kit.rows(sql).await, json!([["Ada", since], ["Bob", since]]));
+    assert_eq!(kit.rows("SELECT * FROM stays WHERE who = 'Ada'").await, json!([["Ada", since]]));
+    kit.write("CREATE VIEW early AS SETTING DEFAULT VALID_TIME AS OF '2025-02-01' SELECT name FROM reds").await;
+    assert_eq!(kit.rows("SELECT name FROM early ORDER BY 1").await, json!([["Ada"], ["Bob"]]));
+    let sql = "SELECT s.who, e.team FROM stays s JOIN emp FOR VALID_TIME AS OF s.since e ON e.name = s.who ORDER BY 1";
+    assert_eq!(kit.rows(sql).await, json!([["Ada", "red"], ["Bob", "red"]]));
+    let sql = "INSERT INTO emp (_id, name) SELECT who || '2', who FROM stays";
+    kit.write(sql).await;
+    assert_eq!(kit.rows("SELECT count(*) FROM emp").await, json!([[4]]));
+}
+
+#[tokio::test]
+async fn views_are_replaced_dropped_and_listed() {
+    let kit = staff().await;
+    let basis = kit.answer(Request::new("SELECT 1")).await.basis;
+    kit.write("CREATE OR REPLACE VIEW reds AS SELECT upper(name) AS name FROM emp WHERE team = 'red'").await;
+    assert_eq!(kit.rows("SELECT * FROM reds").await, json!([["BOB"]]));
+    let mut earlier = Request::new("SELECT * FROM reds");
+    earlier.basis = Some(basis);
+    assert_eq!(kit.rows_of(earlier).await, json!([["e2", "Bob"]]));
+    kit.write("CREATE VIEW IF NOT EXISTS reds AS SELECT 1 AS one").await;
+    kit.write("CREATE VIEW over AS SELECT name FROM reds").await;
+    for (sql, state) in [
+        ("CREATE VIEW reds AS SELECT 1 AS one", "42P07"),
+        ("CREATE VIEW emp AS SELECT 1 AS one", "42P07"),
+        ("CREATE TABLE reds (a INT)", "42P07"),
+        ("CREATE OR REPLACE VIEW reds AS SELECT name FROM over", "54001"),
+        ("CREATE OR REPLACE VIEW reds AS SELECT 1 AS one", "2BP01"),
+        ("CREATE VIEW bad AS SELECT nope FROM emp", "42703"),
+        ("CREATE VIEW bad (a, b) AS SELECT name FROM emp", "42P16"),
+        ("CREATE VIEW bad AS SETTING CLOCK_TIME = now() SELECT 1", "0A000"),
+        ("INSERT INTO reds (_id) VALUES ('x')", "0A000"),
+        ("UPDATE reds SET name = 'x'", "0A000"),
+        ("DROP VIEW reds", "2BP01"),
+        ("DROP TABLE emp", "2BP01"),
+        ("DROP VIEW nowhere", "42P01"),
+    ] {
+        assert_eq!(kit.error(sql).await.sqlstate(), state, "{sql}");
+    }
+    let listed = kit.rows("SELECT view, query FROM everwhen.views ORDER BY 1").await;
+    assert_eq!(listed[0], json!(["over", "SELECT name FROM reds"]));
+    assert_eq!(kit.rows("SHOW VIEWS").await, json!([["over"], ["reds"]]));
+    kit.write("DROP VIEW over").await;
+    kit.write("DROP VIEW reds").await;
+    kit.write("DROP VIEW IF EXISTS reds").await;
+    assert_eq!(kit.error("SELECT * FROM reds").await.sqlstate(), "42P01");
+}

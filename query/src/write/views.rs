@@ -1,0 +1,118 @@
+//! CREATE VIEW and DROP VIEW: definitions that query owns, made in the writer's turn.
+
+use everwhen_storage::{
+    Batch, DefinitionChange, DefinitionKind, Definitions, Store, Tenant,
+};
+
+use super::answer_of;
+use super::tables::unchanged;
+use crate::dialect::parse_query;
+use crate::dialect::ParseLimits;
+use crate::engine::WriteAnswer;
+use crate::error::{Error, Result, SqlState};
+use crate::read::{Defaults, Reading};
+use crate::session::StatementContext;
+use crate::statements::{CreateView, DropView};
+use crate::system_tables::SystemTables;
+use crate::views::{View, check, definition_of};
+
+/// Makes or replaces a view.
+///
+/// # Errors
+/// 42P07 where something of that name exists, 2BP01 where another view would no longer read, and
+/// whatever is wrong with the query.
+pub async fn create_view(
+    store: &Store,
+    system_tables: &SystemTables,
+    create: &CreateView,
+) -> Result<WriteAnswer> {
+    let turn = store.turn().await?;
+    let definitions = turn.definitions();
+    let exists = View::named(&definitions, &create.name).is_some();
+    if exists && create.if_not_exists {
+        return unchanged(store, turn.basis());
+    }
+    if definitions.table(&create.name).is_some() || (exists && !create.or_replace) {
+        let what = if exists { "view" } else { "table" };
+        let message = format!("{what} \"{}\" exists already", create.name);
+        return Err(Error::new(SqlState::DuplicateTable, message).at(create.position));
+    }
+    let change = DefinitionChange::Put(definition_of(create));
+    let next = definitions.with(std::slice::from_ref(&change), turn.basis().tx.plus(1));
+    let ctx = StatementContext::new(store.clone(), turn.basis(), Tenant::default());
+    let columns = columns_of(&ctx, &next, system_tables, &create.query)
+        .await
+        .map_err(|error| error.within("in the view's query"))?;
+    if !create.columns.is_empty() && create.columns.len() != columns {
+        let named = create.columns.len();
+        let message = format!("the view names {named} columns, its query has {columns}");
+        return Err(Error::new(SqlState::InvalidTableDefinition, message).at(create.position));
+    }
+    // What reads the view must go on to read.
+    for other in next.all(DefinitionKind::View).filter(|_| exists) {
+        if other.name == create.name {
+            continue;
+        }
+        let view = View::of(other);
+        let was = columns_of(&ctx, &definitions, system_tables, &view.query).await;
+        if was.is_ok()
+            && let Err(error) = columns_of(&ctx, &next, system_tables, &view.query).await
+        {
+            let message = format!("view \"{}\" would no longer read: {error}", view.name);
+            return Err(Error::new(SqlState::DependentObjects, message).at(create.position));
+        }
+    }
+    let batch = Batch { definitions: vec![change], ..Batch::default() };
+    answer_of(store, &turn.commit(batch).await?)
+}
+
+/// Plans a query over some definitions and returns how many columns it has.
+async fn columns_of(
+    ctx: &StatementContext,
+    definitions: &Definitions,
+    system_tables: &SystemTables,
+    query: &str,
+) -> Result<usize> {
+    let parsed = parse_query(query, &ParseLimits::default())?;
+    check(&parsed)?;
+    let reading = Reading { ctx, definitions, defaults: Defaults::default(), system_tables };
+    let planned = reading.plan(&parsed).await?;
+    Ok(planned.plan.schema().fields().len())
+}
+
+/// Drops a view.
+///
+/// # Errors
+/// 42P01 where there is none, 2BP01 where another view reads it.
+pub async fn drop_view(store: &Store, drop: &DropView) -> Result<WriteAnswer> {
+    let turn = store.turn().await?;
+    let definitions = turn.definitions();
+    if View::named(&definitions, &drop.name).is_none() {
+        if drop.if_exists {
+            return unchanged(store, turn.basis());
+        }
+        let message = format!("view \"{}\" does not exist", drop.name);
+        return Err(Error::new(SqlState::UndefinedTable, message).at(drop.position));
+    }
+    if let Some(user) = view_over(&definitions, &drop.name)? {
+        let message = format!("view \"{}\" is used by view \"{user}\"", drop.name);
+        return Err(Error::new(SqlState::DependentObjects, message).at(drop.position));
+    }
+    let change = DefinitionChange::Drop(DefinitionKind::View, drop.name.clone());
+    let batch = Batch { definitions: vec![change], ..Batch::default() };
+    answer_of(store, &turn.commit(batch).await?)
+}
+
+/// Returns a view whose query names a table or view.
+///
+/// # Errors
+/// Where a stored view does not parse.
+pub(super) fn view_over(definitions: &Definitions, name: &str) -> Result<Option<String>> {
+    for definition in definitions.all(DefinitionKind::View) {
+        let view = View::of(definition);
+        if view.name != name && view.names(name)? {
+            return Ok(Some(view.name));
+        }
+    }
+    Ok(None)
+}
