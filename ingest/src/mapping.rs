@@ -171,6 +171,10 @@ pub fn plan_mapping(
         let message = format!("a mapping has no option \"{option}\"");
         return Err(QueryError::new(SqlState::InvalidParameter, message).into());
     }
+    if definitions.get(DefinitionKind::View, &statement.table).is_some() {
+        let message = format!("\"{}\" is a view: it takes no writes", statement.table);
+        return Err(QueryError::unsupported(message).into());
+    }
     RecordProgram::check_form(&statement.select)
         .map_err(|error| error.at(statement.select_position))?;
     let stream = definitions.get(DefinitionKind::Stream, &statement.stream).ok_or_else(|| {

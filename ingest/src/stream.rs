@@ -178,11 +178,7 @@ pub fn plan_drop(
     statement: &DropDefinition,
 ) -> Result<Vec<DefinitionChange>> {
     let (kind, name) = (statement.kind, &statement.name);
-    let word = match kind {
-        DefinitionKind::Stream => "stream",
-        DefinitionKind::Mapping => "mapping",
-        DefinitionKind::Projection => "projection",
-    };
+    let word = kind.word();
     if definitions.get(kind, name).is_none() {
         if statement.if_exists {
             return Ok(Vec::new());

@@ -397,8 +397,9 @@ fn classify(statements: Vec<ParsedStatement>) -> Result<Work> {
         return Err(Error::syntax("the request holds no statement"));
     }
     let erases = rest.iter().any(|one| matches!(one, ParsedStatement::Erase(_)));
-    let stands_beside =
-        |one: &ParsedStatement| matches!(one, ParsedStatement::Erase(_) | ParsedStatement::Assert(_));
+    let stands_beside = |one: &ParsedStatement| {
+        matches!(one, ParsedStatement::Erase(_) | ParsedStatement::Assert(_))
+    };
     if erases && !rest.iter().all(stands_beside) {
         let message = "ERASE stands with nothing but ERASE and ASSERT in its transaction";
         return Err(Error::unsupported(message).with_hint("send the statements one by one"));

@@ -22,6 +22,18 @@ pub enum DefinitionKind {
     View,
 }
 
+impl DefinitionKind {
+    /// Returns the word for it in messages.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Stream => "stream",
+            Self::Mapping => "mapping",
+            Self::Projection => "projection",
+            Self::View => "view",
+        }
+    }
+}
+
 /// A definition owned by another crate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Definition {

@@ -282,7 +282,8 @@ impl ClauseReader<'_, '_> {
     fn only(&mut self, head: &Head) -> Result<ClauseKind> {
         let word = head.axis.word();
         if head.portion || head.axis == Axis::System {
-            let message = format!("{} takes no ONLY", if head.portion { "a portion" } else { word });
+            let message =
+                format!("{} takes no ONLY", if head.portion { "a portion" } else { word });
             return Err(Error::syntax(message).at(self.position()));
         }
         if !self.word("from") {

@@ -439,7 +439,10 @@ fn create_projection(
 }
 
 /// Reads the query that ends a statement: its text, once it is known to parse.
-pub(super) fn query_text(cursor: &mut Cursor<'_, '_>, limits: &ParseLimits) -> Result<(String, usize)> {
+pub(super) fn query_text(
+    cursor: &mut Cursor<'_, '_>,
+    limits: &ParseLimits,
+) -> Result<(String, usize)> {
     let position = cursor.position();
     let is_query = ["select", "with", "values", "setting"].iter().any(|word| cursor.sees(&[word]));
     if !is_query && cursor.peek() != Some(&Token::LParen) {

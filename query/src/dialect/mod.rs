@@ -39,8 +39,8 @@ pub use self::clauses::{Axis, BoundExpr, Clause, ClauseKind, Clauses, Settings};
 pub(crate) use self::clauses::{first_column, unclaimed};
 pub use self::dml::table_factor;
 pub(crate) use self::dml::{empty_select, normal, query_of};
-pub(crate) use self::relations::call;
 pub use self::positions::Positions;
+pub(crate) use self::relations::call;
 
 /// What a statement's text may cost before it is parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

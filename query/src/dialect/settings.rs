@@ -70,7 +70,9 @@ fn one(reader: &mut ClauseReader<'_, '_>, settings: &mut Settings) -> Result<()>
     }
     Err(Error::new(SqlState::UndefinedObject, "this is no setting of a query")
         .at(position)
-        .with_hint("SETTING takes DEFAULT VALID_TIME, DEFAULT SYSTEM_TIME, SNAPSHOT_TOKEN and CLOCK_TIME"))
+        .with_hint(
+            "SETTING takes DEFAULT VALID_TIME, DEFAULT SYSTEM_TIME, SNAPSHOT_TOKEN and CLOCK_TIME",
+        ))
 }
 
 fn equals(reader: &mut ClauseReader<'_, '_>) -> Result<()> {

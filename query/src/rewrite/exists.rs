@@ -60,7 +60,8 @@ fn plain(query: &mut Query) -> Option<&mut Select> {
     let is_whole = query.limit_clause.is_none() && query.fetch.is_none();
     match query.body.as_mut() {
         SetExpr::Select(select) if is_whole => {
-            let is_grouped = !matches!(&select.group_by, GroupByExpr::Expressions(by, _) if by.is_empty());
+            let is_grouped =
+                !matches!(&select.group_by, GroupByExpr::Expressions(by, _) if by.is_empty());
             let is_plain = !is_grouped && select.having.is_none() && select.qualify.is_none();
             query.order_by = None;
             is_plain.then_some(select)

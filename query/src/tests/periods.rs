@@ -73,7 +73,8 @@ async fn periods_are_made_taken_apart_and_cut() {
     }
     let strictly = "SELECT PERIOD('2026-01-02', NULL) STRICTLY OVERLAPS PERIOD('2026-01-02', NULL)";
     assert!(kit.error(strictly).await.to_string().contains("LEADS"));
-    let request = with_params("SELECT PERIOD($1, $2) CONTAINS $3", json!(["2026-01-01", null, "2026-01-01"]));
+    let request =
+        with_params("SELECT PERIOD($1, $2) CONTAINS $3", json!(["2026-01-01", null, "2026-01-01"]));
     assert_eq!(kit.rows_of(request).await, json!([[true]]));
 }
 
@@ -119,6 +120,10 @@ async fn bins_share_a_period_out() {
         ("INTERVAL '1 day', PERIOD('2026-01-01', NULL)", "22023"),
         ("INTERVAL '1 microsecond', PERIOD('2026-01-01', '2026-01-03')", "54000"),
     ] {
-        assert_eq!(kit.error(&format!("SELECT RANGE_BINS({args})")).await.sqlstate(), state, "{args}");
+        assert_eq!(
+            kit.error(&format!("SELECT RANGE_BINS({args})")).await.sqlstate(),
+            state,
+            "{args}"
+        );
     }
 }

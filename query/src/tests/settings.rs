@@ -24,18 +24,37 @@ async fn a_setting_is_what_tables_without_a_clause_read() {
     for (sql, expected) in [
         ("SETTING DEFAULT VALID_TIME ALL SELECT name FROM room ORDER BY 1", &all),
         ("SETTING DEFAULT VALID_TIME TO AS OF DATE '2025-02-01' SELECT name FROM room", &old),
-        ("SETTING DEFAULT VALID_TIME = FROM '2025-01-01' TO '2025-06-01' SELECT name FROM room", &old),
-        ("SETTING DEFAULT VALID_TIME BETWEEN '2025-01-01' AND '2025-06-01' SELECT name FROM room ORDER BY 1", &all),
-        ("SETTING DEFAULT VALID_TIME ALL SELECT name FROM room FOR VALID_TIME AS OF '2025-02-01'", &old),
-        ("SETTING DEFAULT SYSTEM_TIME ALL, DEFAULT VALID_TIME AS OF '2025-02-01' WITH x AS (SELECT name FROM room) SELECT * FROM x", &old),
+        (
+            "SETTING DEFAULT VALID_TIME = FROM '2025-01-01' TO '2025-06-01' SELECT name FROM room",
+            &old,
+        ),
+        (
+            "SETTING DEFAULT VALID_TIME BETWEEN '2025-01-01' AND '2025-06-01' SELECT name FROM room ORDER BY 1",
+            &all,
+        ),
+        (
+            "SETTING DEFAULT VALID_TIME ALL SELECT name FROM room FOR VALID_TIME AS OF '2025-02-01'",
+            &old,
+        ),
+        (
+            "SETTING DEFAULT SYSTEM_TIME ALL, DEFAULT VALID_TIME AS OF '2025-02-01' WITH x AS (SELECT name FROM room) SELECT * FROM x",
+            &old,
+        ),
         ("SETTING CLOCK_TIME = TIMESTAMP '2025-02-01T00:00:00Z' SELECT name FROM room", &old),
-        ("SETTING CLOCK_TIME = now() - INTERVAL '300 days' SELECT name FROM room WHERE now() < '2025-06-01'", &old),
+        (
+            "SETTING CLOCK_TIME = now() - INTERVAL '300 days' SELECT name FROM room WHERE now() < '2025-06-01'",
+            &old,
+        ),
     ] {
         assert_eq!(kit.rows(sql).await, *expected, "{sql}");
     }
-    let request = with_params("SETTING DEFAULT VALID_TIME AS OF $1 SELECT name FROM room", json!(["2025-02-01"]));
+    let request = with_params(
+        "SETTING DEFAULT VALID_TIME AS OF $1 SELECT name FROM room",
+        json!(["2025-02-01"]),
+    );
     assert_eq!(kit.rows_of(request).await, old);
-    let mut request = Request::new("SETTING DEFAULT VALID_TIME ALL SELECT name FROM room ORDER BY 1");
+    let mut request =
+        Request::new("SETTING DEFAULT VALID_TIME ALL SELECT name FROM room ORDER BY 1");
     request.valid_time = Some(everwhen_storage::ValidTime::parse("2025-02-01").unwrap());
     assert_eq!(kit.rows_of(request).await, all);
 }
@@ -74,9 +93,7 @@ async fn only_cuts_the_bounds_of_rows_to_the_window() {
     let sql = "SELECT name, _valid_from, _valid_to, _valid_time FROM room \
                FOR VALID_TIME ONLY FROM '2025-05-01' TO '2025-07-01' ORDER BY 2";
     let at = |day: &str| format!("{day}T00:00:00Z");
-    let row = |name: &str, from: &str, to: &str| {
-        json!([name, at(from), at(to), {"from": at(from), "to": at(to)}])
-    };
+    let row = |name: &str, from: &str, to: &str| json!([name, at(from), at(to), {"from": at(from), "to": at(to)}]);
     let expected =
         json!([row("old", "2025-05-01", "2025-06-01"), row("new", "2025-06-01", "2025-07-01")]);
     assert_eq!(kit.rows(sql).await, expected);
@@ -90,7 +107,8 @@ async fn only_cuts_the_bounds_of_rows_to_the_window() {
 async fn an_assertion_that_fails_undoes_its_transaction() {
     let kit = rooms().await;
     let insert = "INSERT INTO room (_id, name) VALUES ('s', 'second')";
-    let unique = "ASSERT NOT EXISTS (SELECT 1 FROM room WHERE name = 'second'), 'the name is taken'";
+    let unique =
+        "ASSERT NOT EXISTS (SELECT 1 FROM room WHERE name = 'second'), 'the name is taken'";
     kit.write(&format!("{unique}; {insert}")).await;
     let error = kit.error(&format!("{insert}; {unique}")).await;
     assert_eq!((error.sqlstate(), error.to_string().as_str()), ("P0004", "the name is taken"));

@@ -44,7 +44,10 @@ async fn a_views_own_clauses_and_hidden_columns_hold() {
     let since = "2025-01-01T00:00:00Z";
     assert_eq!(kit.rows(sql).await, json!([["Ada", since], ["Bob", since]]));
     assert_eq!(kit.rows("SELECT * FROM stays WHERE who = 'Ada'").await, json!([["Ada", since]]));
-    kit.write("CREATE VIEW early AS SETTING DEFAULT VALID_TIME AS OF '2025-02-01' SELECT name FROM reds").await;
+    kit.write(
+        "CREATE VIEW early AS SETTING DEFAULT VALID_TIME AS OF '2025-02-01' SELECT name FROM reds",
+    )
+    .await;
     assert_eq!(kit.rows("SELECT name FROM early ORDER BY 1").await, json!([["Ada"], ["Bob"]]));
     let sql = "SELECT s.who, e.team FROM stays s JOIN emp FOR VALID_TIME AS OF s.since e ON e.name = s.who ORDER BY 1";
     assert_eq!(kit.rows(sql).await, json!([["Ada", "red"], ["Bob", "red"]]));
@@ -57,7 +60,10 @@ async fn a_views_own_clauses_and_hidden_columns_hold() {
 async fn views_are_replaced_dropped_and_listed() {
     let kit = staff().await;
     let basis = kit.answer(Request::new("SELECT 1")).await.basis;
-    kit.write("CREATE OR REPLACE VIEW reds AS SELECT upper(name) AS name FROM emp WHERE team = 'red'").await;
+    kit.write(
+        "CREATE OR REPLACE VIEW reds AS SELECT upper(name) AS name FROM emp WHERE team = 'red'",
+    )
+    .await;
     assert_eq!(kit.rows("SELECT * FROM reds").await, json!([["BOB"]]));
     let mut earlier = Request::new("SELECT * FROM reds");
     earlier.basis = Some(basis);

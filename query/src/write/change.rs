@@ -53,7 +53,9 @@ fn clause(portion: &Portion, position: usize) -> ClauseKind {
     match portion {
         Portion::All => ClauseKind::All,
         Portion::Between { from, to } => ClauseKind::FromTo(from.clone(), to.clone()),
-        Portion::Default => ClauseKind::FromTo(BoundExpr { expr: call("now", Vec::new()), position }, None),
+        Portion::Default => {
+            ClauseKind::FromTo(BoundExpr { expr: call("now", Vec::new()), position }, None)
+        }
     }
 }
 

@@ -1,13 +1,11 @@
 //! CREATE VIEW and DROP VIEW: definitions that query owns, made in the writer's turn.
 
-use everwhen_storage::{
-    Batch, DefinitionChange, DefinitionKind, Definitions, Store, Tenant,
-};
+use everwhen_storage::{Batch, DefinitionChange, DefinitionKind, Definitions, Store, Tenant};
 
 use super::answer_of;
 use super::tables::unchanged;
-use crate::dialect::parse_query;
 use crate::dialect::ParseLimits;
+use crate::dialect::parse_query;
 use crate::engine::WriteAnswer;
 use crate::error::{Error, Result, SqlState};
 use crate::read::{Defaults, Reading};

@@ -120,7 +120,9 @@ impl Elapsed {
             let mut ticker = Ticker::new();
             loop {
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                ticker.show(true, |_, took| format!("running, {} s (Ctrl-C cancels)", took.as_secs()));
+                ticker.show(true, |_, took| {
+                    format!("running, {} s (Ctrl-C cancels)", took.as_secs())
+                });
             }
         })))
     }

@@ -8,9 +8,7 @@ use arrow::array::{
     TimestampMicrosecondBuilder,
 };
 use arrow::buffer::OffsetBuffer;
-use arrow::datatypes::{
-    DataType, Field, Fields, IntervalMonthDayNanoType, IntervalUnit,
-};
+use arrow::datatypes::{DataType, Field, Fields, IntervalMonthDayNanoType, IntervalUnit};
 use datafusion::common::plan_err;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::FunctionRegistry;
@@ -150,8 +148,7 @@ impl Bins {
             return refuse(SqlState::LimitExceeded, message);
         }
         for bin in first..=last {
-            let (start, end) =
-                (wide(origin) + bin * stride, wide(origin) + (bin + 1) * stride);
+            let (start, end) = (wide(origin) + bin * stride, wide(origin) + (bin + 1) * stride);
             let within = end.min(wide(to)) - start.max(wide(from));
             self.from.push(i64::try_from(start).unwrap_or(BEGIN));
             self.to.push(i64::try_from(end).unwrap_or(END));

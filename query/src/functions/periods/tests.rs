@@ -25,8 +25,15 @@ const COVERED: [(Relation, &[&str]); 14] = [
     (
         Relation::Overlaps,
         &[
-            "overlaps", "finished by", "contains", "starts", "equals", "started by", "during",
-            "finishes", "overlapped by",
+            "overlaps",
+            "finished by",
+            "contains",
+            "starts",
+            "equals",
+            "started by",
+            "during",
+            "finishes",
+            "overlapped by",
         ],
     ),
     (Relation::Equals, &["equals"]),
@@ -55,8 +62,11 @@ fn every_pair_of_periods_stands_in_one_of_allens_relations_and_ours_cover_them()
     assert_eq!(COVERED.map(|(relation, _)| relation), Relation::ALL);
     for one in periods() {
         for other in periods() {
-            let stands: Vec<_> =
-                ALLEN.iter().filter(|(_, holds)| holds(one, other)).map(|(name, _)| *name).collect();
+            let stands: Vec<_> = ALLEN
+                .iter()
+                .filter(|(_, holds)| holds(one, other))
+                .map(|(name, _)| *name)
+                .collect();
             assert_eq!(stands.len(), 1, "{one:?} and {other:?}: {stands:?}");
             for (relation, covered) in COVERED {
                 let expected = covered.contains(&stands[0]);

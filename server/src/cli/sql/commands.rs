@@ -32,8 +32,8 @@ Statements end with a semicolon and may take several lines. Tab completes.
 
 /// The commands, for completion.
 pub(super) const NAMES: [&str; 17] = [
-    "\\asof", "\\c", "\\copy", "\\d", "\\dp", "\\ds", "\\dt", "\\dv", "\\e", "\\format", "\\i", "\\o", "\\q",
-    "\\timing", "\\watch", "\\x", "\\?",
+    "\\asof", "\\c", "\\copy", "\\d", "\\dp", "\\ds", "\\dt", "\\dv", "\\e", "\\format", "\\i",
+    "\\o", "\\q", "\\timing", "\\watch", "\\x", "\\?",
 ];
 
 /// Rounds of \\watch are this far apart unless they say.
@@ -66,7 +66,10 @@ pub(super) async fn run(session: &mut Session, line: &str) -> anyhow::Result<Con
         }
         "\\x" => {
             session.expanded = !session.expanded;
-            println!("rows stand {}", if session.expanded { "under each other" } else { "in a table" });
+            println!(
+                "rows stand {}",
+                if session.expanded { "under each other" } else { "in a table" }
+            );
         }
         "\\timing" => {
             session.timing = !session.timing;
@@ -125,9 +128,11 @@ fn as_of(session: &mut Session, argument: &str) -> anyhow::Result<()> {
 async fn watch(session: &mut Session, argument: &str) -> anyhow::Result<()> {
     let seconds = match argument {
         "" => WATCH_SECONDS,
-        text => text.parse().ok().filter(|s| (0.1..=86_400.0).contains(s)).context(
-            "\\watch takes a number of seconds, from 0.1 to 86400",
-        )?,
+        text => text
+            .parse()
+            .ok()
+            .filter(|s| (0.1..=86_400.0).contains(s))
+            .context("\\watch takes a number of seconds, from 0.1 to 86400")?,
     };
     ensure!(!session.last.is_empty(), "there is no statement to watch yet");
     let sql = session.last.clone();
@@ -178,8 +183,11 @@ mod tests {
         assert!(run(&mut session, "\\asof valid yesterday").await.is_err());
         assert!(run(&mut session, "\\nope").await.is_err());
         assert!(run(&mut session, "\\watch").await.is_err());
-        run(&mut session, "\\asof off").await.unwrap();
-        assert_eq!((session.client.valid_time.clone(), session.client.system_time.clone()), (None, None));
+        assert!(run(&mut session, "\\asof off").await.unwrap().is_continue());
+        assert_eq!(
+            (session.client.valid_time.clone(), session.client.system_time.clone()),
+            (None, None)
+        );
         assert!(run(&mut session, "\\q").await.unwrap().is_break());
     }
 }

@@ -10,16 +10,93 @@ use super::client::Client;
 use super::commands;
 
 const WORDS: &[&str] = &[
-    "ALL", "ALTER TABLE", "AND", "AS", "AS OF", "ASC", "ASSERT", "BEGIN", "BETWEEN", "BY", "CASE", "CAST",
-    "COALESCE_PERIODS", "COMMIT", "CONTAINS", "COUNT", "CREATE", "CROSS JOIN", "CURRENT_DATE",
-    "DEFAULT", "DELETE FROM", "DESC", "DISTINCT", "DROP", "ELSE", "END", "EQUALS", "ERASE FROM",
-    "EXISTS", "EXPLAIN", "FOR", "FROM", "FULL JOIN", "GROUP BY", "HAVING", "IMMEDIATELY", "IN",
-    "INNER JOIN", "INSERT INTO", "INTERVAL", "IS", "JOIN", "LAGS", "LATERAL", "LEADS", "LEFT JOIN",
-    "LIKE", "LIMIT", "MAPPING", "NOT", "NULL", "OFFSET", "ON", "ONLY", "OR", "ORDER BY", "OVERLAPS",
-    "PATCH INTO", "PERIOD", "PORTION OF", "PRECEDES", "PRIMARY KEY", "PROJECTION", "RANGE_BINS",
-    "RECORDS", "RETURNING", "RIGHT JOIN", "SELECT", "SET", "SETTING", "SHOW", "STREAM", "STRICTLY",
-    "SUCCEEDS", "SYSTEM_TIME", "TABLE", "THEN", "TIMESTAMP", "UNION", "UPDATE", "USING",
-    "VALID_TIME", "VALUES", "VIEW", "WHEN", "WHERE", "WITH",
+    "ALL",
+    "ALTER TABLE",
+    "AND",
+    "AS",
+    "AS OF",
+    "ASC",
+    "ASSERT",
+    "BEGIN",
+    "BETWEEN",
+    "BY",
+    "CASE",
+    "CAST",
+    "COALESCE_PERIODS",
+    "COMMIT",
+    "CONTAINS",
+    "COUNT",
+    "CREATE",
+    "CROSS JOIN",
+    "CURRENT_DATE",
+    "DEFAULT",
+    "DELETE FROM",
+    "DESC",
+    "DISTINCT",
+    "DROP",
+    "ELSE",
+    "END",
+    "EQUALS",
+    "ERASE FROM",
+    "EXISTS",
+    "EXPLAIN",
+    "FOR",
+    "FROM",
+    "FULL JOIN",
+    "GROUP BY",
+    "HAVING",
+    "IMMEDIATELY",
+    "IN",
+    "INNER JOIN",
+    "INSERT INTO",
+    "INTERVAL",
+    "IS",
+    "JOIN",
+    "LAGS",
+    "LATERAL",
+    "LEADS",
+    "LEFT JOIN",
+    "LIKE",
+    "LIMIT",
+    "MAPPING",
+    "NOT",
+    "NULL",
+    "OFFSET",
+    "ON",
+    "ONLY",
+    "OR",
+    "ORDER BY",
+    "OVERLAPS",
+    "PATCH INTO",
+    "PERIOD",
+    "PORTION OF",
+    "PRECEDES",
+    "PRIMARY KEY",
+    "PROJECTION",
+    "RANGE_BINS",
+    "RECORDS",
+    "RETURNING",
+    "RIGHT JOIN",
+    "SELECT",
+    "SET",
+    "SETTING",
+    "SHOW",
+    "STREAM",
+    "STRICTLY",
+    "SUCCEEDS",
+    "SYSTEM_TIME",
+    "TABLE",
+    "THEN",
+    "TIMESTAMP",
+    "UNION",
+    "UPDATE",
+    "USING",
+    "VALID_TIME",
+    "VALUES",
+    "VIEW",
+    "WHEN",
+    "WHERE",
+    "WITH",
 ];
 
 /// What can be completed.
@@ -56,9 +133,9 @@ impl Names {
             return (start, found.map(|name| (*name).to_owned()).collect());
         }
         let is_part = |c: char| c.is_alphanumeric() || c == '_';
-        let start = before.rfind(|c| !is_part(c)).map_or(0, |at| {
-            at + before[at..].chars().next().map_or(1, char::len_utf8)
-        });
+        let start = before
+            .rfind(|c| !is_part(c))
+            .map_or(0, |at| at + before[at..].chars().next().map_or(1, char::len_utf8));
         let typed = &before[start..];
         if typed.is_empty() {
             return (position, Vec::new());
@@ -66,7 +143,8 @@ impl Names {
         let upper = typed.to_uppercase();
         let is_lower = typed.chars().next().is_some_and(char::is_lowercase);
         let words = WORDS.iter().filter(|word| word.starts_with(&upper));
-        let words = words.map(|word| if is_lower { word.to_lowercase() } else { (*word).to_owned() });
+        let words =
+            words.map(|word| if is_lower { word.to_lowercase() } else { (*word).to_owned() });
         let names = self.names.iter().filter(|name| name.starts_with(typed)).cloned();
         (start, names.chain(words).collect())
     }

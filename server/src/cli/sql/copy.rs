@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::io::BufReader;
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
@@ -27,7 +27,9 @@ pub(super) async fn run(session: &mut Session, argument: &str) -> anyhow::Result
     let (direction, file) = (words.next().context(usage)?, words.next().context(usage)?);
     let file = Path::new(file.trim_matches('\''));
     let form = match words.next() {
-        Some(name) => <Form as clap::ValueEnum>::from_str(name, true).map_err(anyhow::Error::msg)?,
+        Some(name) => {
+            <Form as clap::ValueEnum>::from_str(name, true).map_err(anyhow::Error::msg)?
+        }
         None if file.extension().is_some_and(|ending| ending == "csv") => Form::Csv,
         None => Form::Ndjson,
     };
@@ -119,8 +121,7 @@ async fn insert(client: &Client, table: &str, rows: &[Map<String, Value>]) -> an
             .collect();
         tuples.push(format!("({})", places.join(", ")));
     }
-    let sql =
-        format!("INSERT INTO {table} ({}) VALUES {}", columns.join(", "), tuples.join(", "));
+    let sql = format!("INSERT INTO {table} ({}) VALUES {}", columns.join(", "), tuples.join(", "));
     let params = rows.iter().flat_map(|row| row.values().cloned()).collect();
     client.ask_with(&sql, params).await?;
     Ok(())
@@ -135,7 +136,9 @@ async fn kinds(client: &Client, table: &str) -> anyhow::Result<HashMap<String, S
     Ok(rows.iter().filter_map(pair).collect())
 }
 
-fn json_rows(lines: impl std::io::BufRead) -> impl Iterator<Item = anyhow::Result<Map<String, Value>>> {
+fn json_rows(
+    lines: impl std::io::BufRead,
+) -> impl Iterator<Item = anyhow::Result<Map<String, Value>>> {
     lines
         .lines()
         .filter(|line| !matches!(line, Ok(line) if line.trim().is_empty()))
@@ -144,7 +147,10 @@ fn json_rows(lines: impl std::io::BufRead) -> impl Iterator<Item = anyhow::Resul
 
 type Rows = Box<dyn Iterator<Item = anyhow::Result<Map<String, Value>>>>;
 
-fn csv_rows(file: impl std::io::Read + 'static, kinds: HashMap<String, String>) -> anyhow::Result<Rows> {
+fn csv_rows(
+    file: impl std::io::Read + 'static,
+    kinds: HashMap<String, String>,
+) -> anyhow::Result<Rows> {
     let mut reader = csv::ReaderBuilder::new().from_reader(file);
     let names: Vec<String> = reader.headers()?.iter().map(str::to_owned).collect();
     ensure!(!names.is_empty(), "the first line of a CSV file names its columns");

@@ -3,9 +3,9 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
+use rustyline::Editor;
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
-use rustyline::Editor;
 
 use super::complete::Names;
 use super::session::Session;
@@ -60,7 +60,8 @@ async fn command(
     line: &str,
 ) -> ControlFlow<()> {
     if line == "\\e" {
-        let text = if pending.trim().is_empty() { format!("{};", session.last) } else { pending.clone() };
+        let text =
+            if pending.trim().is_empty() { format!("{};", session.last) } else { pending.clone() };
         match commands::edited(&text) {
             Ok(text) => {
                 print!("{text}");

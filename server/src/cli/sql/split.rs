@@ -36,7 +36,8 @@ pub fn statements(text: &str) -> Vec<Piece<'_>> {
 /// True for a text that is a query, of those that may be read as of a time.
 pub fn reads(text: &str) -> bool {
     let words = ["SELECT", "WITH", "VALUES", "TABLE", "SETTING", "EXPLAIN"];
-    words.contains(&first_word(text).as_str()) || without_comments(text).trim_start().starts_with('(')
+    words.contains(&first_word(text).as_str())
+        || without_comments(text).trim_start().starts_with('(')
 }
 
 /// Returns where the last statement of `text[start..end]` begins.
