@@ -59,7 +59,8 @@ fn clause(portion: &Portion, position: usize) -> ClauseKind {
     }
 }
 
-fn now_call() -> Expr {
+/// Returns the expression `now()`.
+pub fn now_call() -> Expr {
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new("now")]),
         uses_odbc_syntax: false,
