@@ -13,6 +13,7 @@ use everwhen_storage::{Basis, Store, SystemTime, Tenant, TxId, ValidTime};
 use crate::answer::{RowsAnswer, at_hand, start};
 use crate::basis::{basis_token, parse_basis, reach};
 use crate::constants::Constants;
+use crate::describe::{Described, describe};
 use crate::diagnose::{Diagnose, diagnose};
 use crate::dialect::{ParseLimits, ParsedQuery, ParsedStatement, Positions, Settings, Show, parse};
 use crate::error::{Error, Result, SqlState};
@@ -54,6 +55,8 @@ impl Default for EngineOptions {
 pub struct Request {
     pub sql: String,
     pub params: Params,
+    /// Writes that follow in the same transaction, each with its own parameters.
+    pub then: Vec<(String, Params)>,
     pub tenant: Tenant,
     /// Valid time of tables without a clause of their own, instead of now.
     pub valid_time: Option<ValidTime>,
@@ -61,6 +64,8 @@ pub struct Request {
     pub system_time: Option<SystemTime>,
     /// A token of an earlier answer, to read at its place.
     pub basis: Option<String>,
+    /// The system time that writes get, after all others and not after the clock.
+    pub import_time: Option<SystemTime>,
     /// Rows of the answer at most.
     pub limit: Option<u64>,
     pub timeout: Option<Duration>,
@@ -72,10 +77,12 @@ impl Request {
         Self {
             sql: sql.into(),
             params: Params::None,
+            then: Vec::new(),
             tenant: Tenant::default(),
             valid_time: None,
             system_time: None,
             basis: None,
+            import_time: None,
             limit: None,
             timeout: None,
         }
@@ -97,6 +104,10 @@ pub struct WriteAnswer {
     pub system_time: SystemTime,
     /// Reads the write's own effects, with now = its system time.
     pub basis: String,
+    /// The rows written, each key once a statement.
+    pub rows: u64,
+    /// The same of each statement; empty for a definition and where nothing was written.
+    pub statement_rows: Vec<u64>,
     /// What RETURNING asked for.
     pub returning: Option<Vec<RecordBatch>>,
 }
@@ -104,11 +115,11 @@ pub struct WriteAnswer {
 /// Runs statements against a store.
 pub struct Engine(Arc<Inner>);
 
-struct Inner {
-    store: Store,
+pub(crate) struct Inner {
+    pub(crate) store: Store,
     options: EngineOptions,
     runtime: Arc<RuntimeEnv>,
-    system_tables: SystemTables,
+    pub(crate) system_tables: SystemTables,
 }
 
 impl fmt::Debug for Engine {
@@ -143,16 +154,32 @@ impl Engine {
         let limit = request.timeout.unwrap_or(inner.options.timeout);
         let interrupt = Interrupt::default();
         let guard = interrupt.on_drop();
-        let task = SpawnedTask::spawn(async move { inner.run(request, &interrupt).await });
-        match tokio::time::timeout(limit, task.join()).await {
-            Ok(Ok(Ok(Outcome::Rows(rows)))) => Ok(Outcome::Rows(rows.held_by(guard))),
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(Error::internal("the statement failed in an unforeseen way")),
-            Err(_) => {
-                let message = "the statement ran past its time limit";
-                Err(Error::new(SqlState::QueryCanceled, message))
-            }
-        }
+        Ok(match in_task(limit, async move { inner.run(request, &interrupt).await }).await? {
+            Outcome::Rows(rows) => Outcome::Rows(rows.held_by(guard)),
+            other => other,
+        })
+    }
+
+    /// Tells what a statement takes and answers, without running it. Types in
+    /// [`Params::Typed`] are taken as declared; the values are not looked at.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the statement at the request's basis; 42601 for several statements.
+    pub async fn describe(&self, request: Request) -> Result<Described> {
+        let inner = Arc::clone(&self.0);
+        let limit = request.timeout.unwrap_or(inner.options.timeout);
+        in_task(limit, async move {
+            let positions = Positions::new(&request.sql);
+            let mut statements = parse(&request.sql, &inner.options.parse)?;
+            let statement = match (statements.pop(), statements.pop()) {
+                (Some(statement), None) => statement,
+                (None, _) => return Err(Error::syntax("the request holds no statement")),
+                _ => return Err(Error::syntax("only one statement can be described at a time")),
+            };
+            let described = describe(&inner, &request, statement).await;
+            described.map_err(|error| diagnose(error, &positions))
+        })
+        .await
     }
 
     /// Returns the physical plan of a query as text, as EXPLAIN shows it.
@@ -171,6 +198,21 @@ impl Engine {
     }
 }
 
+/// Runs work in a task of its own, within a time limit.
+async fn in_task<T: Send + 'static>(
+    limit: Duration,
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    match tokio::time::timeout(limit, SpawnedTask::spawn(work).join()).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => Err(Error::internal("the statement failed in an unforeseen way")),
+        Err(_) => {
+            let message = "the statement ran past its time limit";
+            Err(Error::new(SqlState::QueryCanceled, message))
+        }
+    }
+}
+
 /// What a request's statements are together.
 enum Work {
     One(Box<ParsedStatement>),
@@ -181,12 +223,29 @@ impl Inner {
     async fn run(&self, request: Request, interrupt: &Interrupt) -> Result<Outcome> {
         let positions = Positions::new(&request.sql);
         let run = async {
-            match classify(parse(&request.sql, &self.options.parse)?)? {
+            let mut statements = parse(&request.sql, &self.options.parse)?;
+            for statement in &mut statements {
+                request.params.bind_statement(statement)?;
+            }
+            for (sql, params) in &request.then {
+                let more = self.following(sql, params);
+                statements.extend(more.map_err(|error| diagnose(error, &Positions::new(sql)))?);
+            }
+            match classify(statements)? {
                 Work::Writes(writes) => self.write(&request, writes, interrupt).await,
                 Work::One(statement) => self.run_one(&request, *statement, interrupt).await,
             }
         };
         run.await.map_err(|error: Error| diagnose(error, &positions))
+    }
+
+    /// Parses a further text of a transaction's writes and binds its parameters.
+    fn following(&self, sql: &str, params: &Params) -> Result<Vec<ParsedStatement>> {
+        let mut statements = parse(sql, &self.options.parse)?;
+        for statement in &mut statements {
+            params.bind_statement(statement)?;
+        }
+        Ok(statements)
     }
 
     async fn run_one(
@@ -196,12 +255,8 @@ impl Inner {
         interrupt: &Interrupt,
     ) -> Result<Outcome> {
         match statement {
-            ParsedStatement::Query(mut query) => {
-                request.params.bind_query(&mut query)?;
-                self.query(request, &query, interrupt).await
-            }
-            ParsedStatement::Explain { analyze, verbose, mut query } => {
-                request.params.bind_query(&mut query)?;
+            ParsedStatement::Query(query) => self.query(request, &query, interrupt).await,
+            ParsedStatement::Explain { analyze, verbose, query } => {
                 let (Planned { state, plan }, basis) =
                     self.plan(request, &query, interrupt).await?;
                 let positions = query.clauses.positions();
@@ -263,7 +318,7 @@ impl Inner {
     }
 
     /// Plans a query at the request's basis.
-    async fn plan(
+    pub(crate) async fn plan(
         &self,
         request: &Request,
         query: &ParsedQuery,
@@ -297,7 +352,7 @@ impl Inner {
         Ok(Basis { now, ..basis })
     }
 
-    async fn basis_of(&self, request: &Request) -> Result<Basis> {
+    pub(crate) async fn basis_of(&self, request: &Request) -> Result<Basis> {
         match &request.basis {
             Some(token) => self.basis_at(token).await,
             None => Ok(self.store.latest()),
@@ -311,7 +366,7 @@ impl Inner {
     }
 
     /// A tenant is made by its first write; the default one is always there.
-    fn check_tenant(&self, tenant: &Tenant) -> Result<()> {
+    pub(crate) fn check_tenant(&self, tenant: &Tenant) -> Result<()> {
         if *tenant == Tenant::default() || self.store.tenants().contains(tenant) {
             return Ok(());
         }
@@ -319,7 +374,7 @@ impl Inner {
         Err(Error::new(SqlState::UnknownTenant, message))
     }
 
-    fn context(&self, basis: Basis, tenant: &Tenant) -> StatementContext {
+    pub(crate) fn context(&self, basis: Basis, tenant: &Tenant) -> StatementContext {
         StatementContext::new(self.store.clone(), basis, tenant.clone())
             .with_runtime(Arc::clone(&self.runtime))
     }
@@ -333,17 +388,17 @@ impl Inner {
         let definitions = self.store.definitions_at(basis.tx);
         let named = |kind| definitions.all(kind).map(|one| one.name.clone()).collect();
         use everwhen_storage::DefinitionKind as Kind;
-        let (name, values): (&str, Vec<String>) = match show {
-            Show::SnapshotToken => ("snapshot_token", vec![self.token(basis)]),
-            Show::ClockTime => ("clock_time", vec![basis.now.to_string()]),
-            Show::Tables => ("table", definitions.tables.keys().cloned().collect()),
-            Show::Streams => ("stream", named(Kind::Stream)),
-            Show::Mappings => ("mapping", named(Kind::Mapping)),
-            Show::Projections => ("projection", named(Kind::Projection)),
-            Show::Views => ("view", named(Kind::View)),
+        let values: Vec<String> = match show {
+            Show::SnapshotToken => vec![self.token(basis)],
+            Show::ClockTime => vec![basis.now.to_string()],
+            Show::Tables => definitions.tables.keys().cloned().collect(),
+            Show::Streams => named(Kind::Stream),
+            Show::Mappings => named(Kind::Mapping),
+            Show::Projections => named(Kind::Projection),
+            Show::Views => named(Kind::View),
         };
         let column: ArrayRef = Arc::new(StringArray::from(values));
-        let batch = RecordBatch::try_from_iter([(name, column)])?;
+        let batch = RecordBatch::try_from_iter([(show.column(), column)])?;
         at_hand(&batch, self.token(basis)).map(Outcome::Rows)
     }
 
@@ -359,7 +414,7 @@ impl Inner {
             runtime: &self.runtime,
             tenant: &request.tenant,
             system_tables: &self.system_tables,
-            params: &request.params,
+            import_time: request.import_time,
             interrupt,
         };
         writing.run(statements).await.map(Outcome::Written)

@@ -8,6 +8,7 @@ pub mod basis;
 mod bounds;
 pub mod columns;
 mod constants;
+mod describe;
 mod diagnose;
 pub mod dialect;
 pub mod engine;
@@ -29,8 +30,9 @@ pub mod table;
 mod views;
 mod write;
 
-pub use answer::RowsAnswer;
+pub use answer::{RowsAnswer, Shape};
 pub use basis::{basis_token, parse_basis};
+pub use describe::{Described, StatementKind};
 pub use engine::{Engine, EngineOptions, Outcome, QUERY_STACK_BYTES, Request, WriteAnswer};
 pub use error::{Error, Result, SqlState};
 pub use params::Params;

@@ -192,6 +192,33 @@ pub enum Show {
     Views,
 }
 
+impl Show {
+    /// Returns the name of the answer's one column.
+    pub const fn column(self) -> &'static str {
+        match self {
+            Self::SnapshotToken => "snapshot_token",
+            Self::ClockTime => "clock_time",
+            Self::Tables => "table",
+            Self::Streams => "stream",
+            Self::Mappings => "mapping",
+            Self::Projections => "projection",
+            Self::Views => "view",
+        }
+    }
+}
+
+/// Cuts a text into its statements: the 1-based character at which each begins, and its text.
+///
+/// # Errors
+/// As [`parse`], but for what only the parser sees.
+pub fn split(sql: &str, limits: &ParseLimits) -> Result<Vec<(usize, String)>> {
+    let positions = Positions::new(sql);
+    let statements = tokens::tokenize(sql, &positions, limits)?;
+    let part =
+        |text: StatementText<'_>| (text.position(0).unwrap_or(1), text.text_from(0).to_owned());
+    Ok(statements.into_iter().map(part).collect())
+}
+
 /// Parses a request's text: statements parted by `;`. Positions count from the text's start.
 ///
 /// # Errors

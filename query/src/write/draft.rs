@@ -1,6 +1,6 @@
 //! A transaction in the making: its writes and the tables that come with it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -144,6 +144,16 @@ impl Draft {
             self.unseen.insert(write.table);
         }
         self.writes.push(write);
+    }
+
+    /// Returns how many rows were written after the first `from` writes: each key of a table once.
+    pub fn rows_since(&self, from: usize) -> u64 {
+        let keys = self.writes.iter().skip(from).filter_map(|write| match &write.kind {
+            WriteKind::Assert { key, .. } | WriteKind::Erase { key } => Some((write.table, key)),
+            WriteKind::Retract { .. } | WriteKind::EraseHashed { .. } => None,
+        });
+        let distinct: HashSet<_> = keys.collect();
+        u64::try_from(distinct.len()).unwrap_or(u64::MAX)
     }
 
     /// Refuses a query that would have to see writes of this transaction whose effect only their

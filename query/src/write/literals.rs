@@ -1,7 +1,7 @@
 //! Values of rows that are literals: read off the tree, without planning a query.
 
 use datafusion::sql::sqlparser::ast::{
-    DataType, Expr, Query, SetExpr, UnaryOperator, Value as Literal, ValueWithSpan,
+    DataType, ExactNumberInfo, Expr, Query, SetExpr, UnaryOperator, Value as Literal, ValueWithSpan,
 };
 use everwhen_storage::{ColumnType, Value};
 
@@ -57,6 +57,8 @@ fn literal(expr: &Expr, kind: Option<&ColumnType>) -> Result<Option<Value>> {
         },
         Expr::Cast { expr: inner, data_type, .. } => {
             match (inner.as_ref(), named_type(data_type)) {
+                // NULL of any type is NULL.
+                (Expr::Value(ValueWithSpan { value: Literal::Null, .. }), _) => Some(Value::Null),
                 (
                     Expr::Value(ValueWithSpan { value: Literal::SingleQuotedString(text), .. }),
                     Some(kind),
@@ -119,6 +121,8 @@ fn named_type(sql: &DataType) -> Option<ColumnType> {
         DataType::Date => ColumnType::Date,
         DataType::Time(..) => ColumnType::Time,
         DataType::JSON | DataType::JSONB => ColumnType::Json,
+        DataType::Double(_) | DataType::DoublePrecision => ColumnType::Float64,
+        DataType::Decimal(ExactNumberInfo::None) => ColumnType::Decimal,
         DataType::Uuid | DataType::Text | DataType::Varchar(None) => ColumnType::Text,
         _ => return None,
     })

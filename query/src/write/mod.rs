@@ -35,15 +35,14 @@ use crate::engine::WriteAnswer;
 use crate::error::{Error, Result};
 use crate::interrupt::{Interrupt, interruptible};
 use crate::overlay::Pending;
-use crate::params::Params;
 use crate::read::{Defaults, Planned, Reading};
 use crate::session::StatementContext;
 use crate::system_tables::SystemTables;
 use draft::Draft;
-use returning::Returning;
 
 pub use alter::alter_table;
 pub use retention::set_retention;
+pub(crate) use returning::{Returning, Writes};
 pub use tables::{create_table, drop_table};
 pub use views::{create_view, drop_view};
 
@@ -53,25 +52,30 @@ pub struct Writing<'a> {
     pub runtime: &'a Arc<RuntimeEnv>,
     pub tenant: &'a Tenant,
     pub system_tables: &'a SystemTables,
-    pub params: &'a Params,
+    /// The system time to write at, instead of the clock's.
+    pub import_time: Option<SystemTime>,
     pub interrupt: &'a Interrupt,
 }
 
 impl Writing<'_> {
-    /// Runs the writes of a request as one transaction.
+    /// Runs the writes of a request, their parameters bound, as one transaction.
     ///
     /// # Errors
     /// Whatever is wrong with them; nothing is written then.
-    pub async fn run(&self, mut statements: Vec<ParsedStatement>) -> Result<WriteAnswer> {
-        for statement in &mut statements {
-            self.bind(statement)?;
-        }
-        if let Some(batch) = self.blind(&statements)? {
+    pub async fn run(&self, statements: Vec<ParsedStatement>) -> Result<WriteAnswer> {
+        if let Some((batch, rows)) = self.blind(&statements)? {
+            let batch = Batch { system_time: self.import_time, ..batch };
             match self.store.write(batch).await {
+                Err(error) if self.import_time.is_some() => return Err(error.into()),
                 // The tables changed under it: what is right is decided in the writer's turn.
                 Err(everwhen_storage::Error::Refused { .. }) => {}
-                committed => return self.answer(&committed?, None),
+                committed => return self.answer(&committed?, None, rows),
             }
+        }
+        if self.import_time.is_some() {
+            let message = "a transaction with a SYSTEM_TIME holds INSERTs of values alone, into \
+                           tables and columns that are there";
+            return Err(Error::unsupported(message));
         }
         let turn = self.store.turn().await?;
         self.in_turn(turn, statements).await
@@ -79,9 +83,10 @@ impl Writing<'_> {
 
     /// Builds the batch of writes that depend on nothing: INSERTs of literal values into tables
     /// that have the columns already.
-    fn blind(&self, statements: &[ParsedStatement]) -> Result<Option<Batch>> {
+    fn blind(&self, statements: &[ParsedStatement]) -> Result<Option<(Batch, Vec<u64>)>> {
         let definitions = self.store.definitions();
         let mut draft = Draft::new(&definitions, self.tenant, self.store.latest().now);
+        let mut rows = Vec::with_capacity(statements.len());
         for statement in statements {
             let ParsedStatement::Insert(insert) = statement else { return Ok(None) };
             if insert.returning.is_some() || definitions.table(&insert.table.name).is_none() {
@@ -93,15 +98,15 @@ impl Writing<'_> {
             if !insert::is_blind(insert) {
                 return Ok(None);
             }
+            let written = draft.writes.len();
             insert::draft_rows(&mut draft, insert, source, None)?;
+            rows.push(draft.rows_since(written));
         }
         if !draft.changes.is_empty() || draft.needs_turn {
             return Ok(None);
         }
-        Ok(Some(Batch {
-            txs: vec![Tx { writes: draft.writes, position: None }],
-            ..Batch::default()
-        }))
+        let txs = vec![Tx { writes: draft.writes, position: None }];
+        Ok(Some((Batch { txs, ..Batch::default() }, rows)))
     }
 
     async fn in_turn(&self, turn: Turn, statements: Vec<ParsedStatement>) -> Result<WriteAnswer> {
@@ -112,11 +117,14 @@ impl Writing<'_> {
             .with_interrupt(self.interrupt.clone());
         let mut draft = Draft::new(&definitions, self.tenant, basis.now);
         let mut returning = None;
+        let mut rows = Vec::with_capacity(statements.len());
         let last = statements.len() - 1;
         for (at, statement) in statements.iter().enumerate() {
             // Later statements of the transaction see what earlier ones wrote.
             let ctx = ctx.clone().with_pending(Pending::of(&draft.writes));
+            let written = draft.writes.len();
             let asked = self.draft(&ctx, &mut draft, statement).await?;
+            rows.push(draft.rows_since(written));
             match asked {
                 Some(_) if at != last => {
                     let message = "RETURNING stands at the last statement of a transaction";
@@ -138,7 +146,7 @@ impl Writing<'_> {
             ..Batch::default()
         };
         let committed = turn.commit(batch).await?;
-        self.answer(&committed, returned)
+        self.answer(&committed, returned, rows)
     }
 
     async fn draft(
@@ -184,38 +192,6 @@ impl Writing<'_> {
         }
     }
 
-    fn bind(&self, statement: &mut ParsedStatement) -> Result<()> {
-        match statement {
-            ParsedStatement::Insert(insert) => {
-                let positions = insert.source.clauses.positions().clone();
-                self.params.bind_query(&mut insert.source)?;
-                self.params.bind_portion(&mut insert.portion, &positions)?;
-                self.params.bind(&mut insert.returning, &positions)
-            }
-            ParsedStatement::Update(update) => {
-                let positions = update.clauses.positions().clone();
-                self.params.bind_clauses(&mut update.clauses)?;
-                self.params.bind_portion(&mut update.portion, &positions)?;
-                for (_, value) in &mut update.assignments {
-                    self.params.bind(value, &positions)?;
-                }
-                self.params.bind(&mut update.from, &positions)?;
-                self.params.bind(&mut update.selection, &positions)?;
-                self.params.bind(&mut update.returning, &positions)
-            }
-            ParsedStatement::Delete(delete) | ParsedStatement::Erase(delete) => {
-                let positions = delete.clauses.positions().clone();
-                self.params.bind_clauses(&mut delete.clauses)?;
-                self.params.bind_portion(&mut delete.portion, &positions)?;
-                self.params.bind(&mut delete.using, &positions)?;
-                self.params.bind(&mut delete.selection, &positions)?;
-                self.params.bind(&mut delete.returning, &positions)
-            }
-            ParsedStatement::Assert(assert) => self.params.bind_query(&mut assert.query),
-            _ => Ok(()),
-        }
-    }
-
     /// Answers a write that asserts nothing: no transaction is spent.
     fn nothing(&self, basis: Basis, returning: Option<Vec<RecordBatch>>) -> Result<WriteAnswer> {
         let system_time = match basis.tx.get() {
@@ -229,8 +205,11 @@ impl Writing<'_> {
         &self,
         committed: &Committed,
         returning: Option<Vec<RecordBatch>>,
+        statement_rows: Vec<u64>,
     ) -> Result<WriteAnswer> {
-        Ok(WriteAnswer { returning, ..answer_of(self.store, committed)? })
+        let rows = statement_rows.iter().sum();
+        let answer = answer_of(self.store, committed)?;
+        Ok(WriteAnswer { returning, rows, statement_rows, ..answer })
     }
 }
 
@@ -250,7 +229,8 @@ fn answer_of(store: &Store, committed: &Committed) -> Result<WriteAnswer> {
 fn write_answer(store: &Store, tx: everwhen_storage::TxId, system_time: SystemTime) -> WriteAnswer {
     let now = everwhen_storage::ValidTime::from_micros(system_time.micros());
     let basis = basis_token(store, Basis { tx, now });
-    WriteAnswer { tx, system_time, basis, returning: None }
+    let (rows, statement_rows) = (0, Vec::new());
+    WriteAnswer { tx, system_time, basis, rows, statement_rows, returning: None }
 }
 
 /// Runs a query of a write and returns its rows, cast as they would leave.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use datafusion::catalog::MemTable;
-use datafusion::physical_plan::collect;
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::sql::sqlparser::ast::{self, Ident, SelectItem, SetExpr, TableWithJoins};
 use everwhen_storage::{ColumnId, ColumnType, TableDef, ValidTime, Value};
 
@@ -104,6 +105,27 @@ impl Returning {
     /// # Errors
     /// Whatever is wrong with the select list.
     pub async fn rows(&self, ctx: &StatementContext) -> Result<Vec<RecordBatch>> {
+        let (physical, task) = self.plan(ctx).await?;
+        let shape = Shape::of(&physical.schema())?;
+        let batches = collect(physical, task).await.diagnosed(&self.positions)?;
+        if batches.is_empty() {
+            return Ok(vec![RecordBatch::new_empty(shape.schema)]);
+        }
+        batches.iter().map(|batch| shape.cast(batch)).collect()
+    }
+
+    /// Returns the columns that the rows will have.
+    ///
+    /// # Errors
+    /// As [`Self::rows`].
+    pub async fn shape(&self, ctx: &StatementContext) -> Result<Shape> {
+        Shape::of(&self.plan(ctx).await?.0.schema())
+    }
+
+    async fn plan(
+        &self,
+        ctx: &StatementContext,
+    ) -> Result<(Arc<dyn ExecutionPlan>, Arc<TaskContext>)> {
         let names_period = format!("{:?}", self.items).contains("_valid_");
         let batch = self.batch(names_period)?;
         let provider = MemTable::try_new(batch.schema(), vec![vec![batch]])?;
@@ -126,12 +148,7 @@ impl Returning {
         let query = Box::new(query_of(SetExpr::Select(Box::new(select))));
         let plan = plan_query(&state, query, &self.positions).await?;
         let physical = state.create_physical_plan(&plan).await.diagnosed(&self.positions)?;
-        let shape = Shape::of(&physical.schema())?;
-        let batches = collect(physical, state.task_ctx()).await.diagnosed(&self.positions)?;
-        if batches.is_empty() {
-            return Ok(vec![RecordBatch::new_empty(shape.schema)]);
-        }
-        batches.iter().map(|batch| shape.cast(batch)).collect()
+        Ok((physical, state.task_ctx()))
     }
 
     fn batch(&self, with_period: bool) -> Result<RecordBatch> {

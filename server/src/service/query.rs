@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use everwhen_query::{Error as QueryError, Outcome, Params, Request, RowsAnswer};
+use everwhen_query::{Described, Error as QueryError, Outcome, Params, Request, RowsAnswer};
 use everwhen_storage::{ColumnType, SystemTime, ValidTime};
 use futures::{Stream, StreamExt as _};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -22,10 +22,14 @@ use crate::failure::{Answered, Failure};
 pub struct Statement {
     pub sql: String,
     pub params: Params,
+    /// Writes that follow in the same transaction, each with its own parameters.
+    pub then: Vec<(String, Params)>,
     pub tenant: Option<String>,
     pub valid_time: Option<ValidTime>,
     pub system_time: Option<SystemTime>,
     pub basis: Option<String>,
+    /// The system time that writes get.
+    pub import_time: Option<SystemTime>,
     pub limit: Option<u64>,
     pub timeout: Option<Duration>,
 }
@@ -36,10 +40,12 @@ impl Statement {
         Self {
             sql: sql.into(),
             params: Params::None,
+            then: Vec::new(),
             tenant: None,
             valid_time: None,
             system_time: None,
             basis: None,
+            import_time: None,
             limit: None,
             timeout: None,
         }
@@ -117,19 +123,9 @@ pub async fn run(services: &Services, statement: Statement) -> Answered<Answer> 
 }
 
 async fn run_uncounted(services: &Services, statement: Statement) -> Answered<Answer> {
-    services.limits.check_sql(&statement.sql)?;
+    let request = request_of(services, statement)?;
     let place = services.limits.place().await?;
-    let timeout = statement.timeout.or(services.limits.statement_timeout);
-    let request = Request {
-        sql: statement.sql,
-        params: statement.params,
-        tenant: tenant_of(statement.tenant.as_deref())?,
-        valid_time: statement.valid_time,
-        system_time: statement.system_time,
-        basis: statement.basis,
-        limit: statement.limit,
-        timeout,
-    };
+    let timeout = request.timeout;
     let engine = std::sync::Arc::clone(&services.engine);
     let deadline = timeout.and_then(|t| tokio::time::Instant::now().checked_add(t));
     let running = services.queries.spawn(async move { engine.execute(request).await });
@@ -143,6 +139,41 @@ async fn run_uncounted(services: &Services, statement: Statement) -> Answered<An
         Outcome::Written(written) => Ok(Answer::Written(written.into())),
         Outcome::Define(definition) => define::run(services, definition).await,
     }
+}
+
+/// Tells what a statement takes and answers, without running it.
+///
+/// # Errors
+/// Whatever is wrong with the statement; `cancelled` past its time limit.
+pub async fn describe(services: &Services, statement: Statement) -> Answered<Described> {
+    let request = request_of(services, statement)?;
+    let _place = services.limits.place().await?;
+    let engine = std::sync::Arc::clone(&services.engine);
+    let describing = services.queries.spawn(async move { engine.describe(request).await });
+    let _cancel = CancelOnDrop(describing.abort_handle());
+    match describing.await {
+        Ok(described) => Ok(described?),
+        Err(error) => Err(Failure::internal(&error)),
+    }
+}
+
+fn request_of(services: &Services, statement: Statement) -> Answered<Request> {
+    services.limits.check_sql(&statement.sql)?;
+    for (sql, _) in &statement.then {
+        services.limits.check_sql(sql)?;
+    }
+    Ok(Request {
+        sql: statement.sql,
+        params: statement.params,
+        then: statement.then,
+        tenant: tenant_of(statement.tenant.as_deref())?,
+        valid_time: statement.valid_time,
+        system_time: statement.system_time,
+        basis: statement.basis,
+        import_time: statement.import_time,
+        limit: statement.limit,
+        timeout: statement.timeout.or(services.limits.statement_timeout),
+    })
 }
 
 /// Waits for something, but not past a deadline.

@@ -12,6 +12,10 @@ pub struct Written {
     pub system_time: SystemTime,
     /// Reads the write's own effects, with now = its system time.
     pub basis: String,
+    /// The rows written, each key once a statement.
+    pub rows: u64,
+    /// The same of each statement.
+    pub statement_rows: Vec<u64>,
     /// Rows of a `RETURNING`.
     pub returning: Option<Vec<RecordBatch>>,
 }
@@ -22,6 +26,8 @@ impl From<WriteAnswer> for Written {
             tx: answer.tx,
             system_time: answer.system_time,
             basis: answer.basis,
+            rows: answer.rows,
+            statement_rows: answer.statement_rows,
             returning: answer.returning,
         }
     }
@@ -45,6 +51,6 @@ impl Written {
     fn at(store: &Store, tx: TxId, system_time: SystemTime) -> Self {
         let now = ValidTime::from_micros(system_time.micros());
         let basis = basis_token(store, Basis { tx, now });
-        Self { tx, system_time, basis, returning: None }
+        Self { tx, system_time, basis, rows: 0, statement_rows: Vec::new(), returning: None }
     }
 }
