@@ -24,6 +24,7 @@ use datafusion::physical_plan::joins::{
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
 use crate::error::{Error, SqlState};
+use crate::period_join::PeriodJoinExec;
 use crate::session::StatementContext;
 
 /// Whether a statement's work is still wanted.
@@ -91,6 +92,9 @@ fn guarded(
             .with_projection_ref(join.projection().clone())
             .build()?;
         return Ok(Some(Arc::new(rebuilt)));
+    }
+    if let Some(join) = node.downcast_ref::<PeriodJoinExec>() {
+        return Ok(Some(Arc::new(join.with_filter(checked(join.filter(), interrupt)))));
     }
     Ok(node.downcast_ref::<CrossJoinExec>().map(|_| Arc::clone(node)))
 }

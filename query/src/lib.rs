@@ -18,6 +18,7 @@ mod interrupt;
 mod microseconds;
 mod overlay;
 mod params;
+mod period_join;
 pub mod plan;
 mod read;
 pub mod records;

@@ -25,6 +25,7 @@ use crate::functions;
 use crate::interrupt::Interrupt;
 use crate::microseconds::BoundsInMicroseconds;
 use crate::overlay::Pending;
+use crate::period_join::PeriodJoins;
 
 /// The catalog of every session.
 const CATALOG: &str = "everwhen_catalog";
@@ -202,6 +203,7 @@ fn base_state() -> SessionState {
         .with_config(config)
         .with_type_planner(Arc::new(Types))
         .with_analyzer_rule(Arc::new(BoundsInMicroseconds))
+        .with_physical_optimizer_rule(Arc::new(PeriodJoins))
         .build();
     if let Err(error) = functions::register(&mut state) {
         tracing::error!(%error, "functions are missing");

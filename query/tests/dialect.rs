@@ -177,7 +177,7 @@ async fn as_of_joins_meet_the_version_at_each_rows_own_instant() {
 }
 
 #[tokio::test]
-async fn an_as_of_join_is_a_hash_join() {
+async fn an_as_of_join_is_a_period_join() {
     let db = office().await;
     for join in ["JOIN", "LEFT JOIN"] {
         let sql = format!(
@@ -185,7 +185,7 @@ async fn an_as_of_join_is_a_hash_join() {
              ON d._id = b.desk"
         );
         let plan = db.engine.explain(Request::new(sql)).await.unwrap();
-        assert!(plan.contains("HashJoinExec") && !plan.contains("NestedLoop"), "{plan}");
+        assert!(plan.contains("PeriodJoinExec") && !plan.contains("NestedLoop"), "{plan}");
     }
 }
 

@@ -5,6 +5,7 @@ mod describe;
 mod erase;
 mod errors;
 mod kit;
+mod period_joins;
 mod periods;
 mod reads;
 mod settings;

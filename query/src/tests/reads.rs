@@ -103,7 +103,7 @@ async fn all_of_system_time_shows_what_was_superseded() {
 }
 
 #[tokio::test]
-async fn an_as_of_join_is_a_hash_join_and_takes_the_row_of_its_instant() {
+async fn an_as_of_join_looks_up_the_row_of_its_instant() {
     let kit = employees().await;
     kit.write(
         "INSERT INTO visit (_id, emp, at) VALUES \
@@ -116,18 +116,18 @@ async fn an_as_of_join_is_a_hash_join_and_takes_the_row_of_its_instant() {
                JOIN emp FOR VALID_TIME AS OF v.at AS e ON e._id = v.emp ORDER BY v._id";
     assert_eq!(kit.rows(sql).await, json!([["v1", "red"], ["v2", "blue"]]));
     let plan = kit.engine.explain(Request::new(sql)).await.unwrap();
-    assert!(plan.contains("HashJoinExec"), "{plan}");
+    assert!(plan.contains("PeriodJoinExec"), "{plan}");
     assert!(!plan.contains("NestedLoopJoinExec"), "{plan}");
     let sql = "SELECT v._id, e.team FROM visit v \
                LEFT JOIN emp e FOR VALID_TIME AS OF v.at ON e._id = v.emp ORDER BY v._id";
     assert_eq!(kit.rows(sql).await, json!([["v1", "red"], ["v2", "blue"], ["v3", null]]));
     let plan = kit.engine.explain(Request::new(sql)).await.unwrap();
-    assert!(plan.contains("HashJoinExec") && !plan.contains("NestedLoop"), "{plan}");
+    assert!(plan.contains("PeriodJoinExec") && !plan.contains("NestedLoop"), "{plan}");
     let sql = "SELECT v._id, e.team FROM visit v, emp FOR VALID_TIME AS OF v.at e \
                WHERE e._id = v.emp ORDER BY 1";
     assert_eq!(kit.rows(sql).await, json!([["v1", "red"], ["v2", "blue"]]));
     let plan = kit.engine.explain(Request::new(sql)).await.unwrap();
-    assert!(plan.contains("HashJoinExec") && !plan.contains("NestedLoop"), "{plan}");
+    assert!(plan.contains("PeriodJoinExec") && !plan.contains("NestedLoop"), "{plan}");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{
-    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility,
 };
 
@@ -97,8 +97,9 @@ impl ScalarUDFImpl for MakePeriod {
     }
 }
 
+/// One of a period's two ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum End {
+pub(super) enum End {
     Lower,
     Upper,
 }
@@ -167,6 +168,53 @@ impl ScalarUDFImpl for Bound {
             .with_data_type(timestamp_type());
         for row in 0..args.number_rows {
             bounds.append_option(periods.get(row).and_then(|period| self.end.of(period)));
+        }
+        Ok(ColumnarValue::Array(Arc::new(bounds.finish())))
+    }
+}
+
+/// Returns a bound of a period as it is compared: an open end is the end of time.
+pub(super) fn raw(end: End, period: &Expr) -> Expr {
+    let function = ScalarUDF::from(RawBound { end, signature: user_defined() });
+    function.call(vec![period.clone()])
+}
+
+/// `__period_from(period)` and `__period_to(period)`: a bound for comparing, never NULL of a period.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct RawBound {
+    end: End,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for RawBound {
+    fn name(&self) -> &str {
+        match self.end {
+            End::Lower => "__period_from",
+            End::Upper => "__period_to",
+        }
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> DataFusionResult<DataType> {
+        Ok(timestamp_type())
+    }
+
+    fn coerce_types(&self, given: &[DataType]) -> DataFusionResult<Vec<DataType>> {
+        given.iter().map(|one| coerced_period(self.name(), one)).collect()
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+        let periods = Periods::of(&args.args[0].to_array(args.number_rows)?)?;
+        let mut bounds = TimestampMicrosecondBuilder::with_capacity(args.number_rows)
+            .with_data_type(timestamp_type());
+        for row in 0..args.number_rows {
+            bounds.append_option(periods.get(row).map(|(from, to)| match self.end {
+                End::Lower => from,
+                End::Upper => to,
+            }));
         }
         Ok(ColumnarValue::Array(Arc::new(bounds.finish())))
     }

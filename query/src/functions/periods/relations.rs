@@ -9,12 +9,14 @@ use datafusion::common::plan_err;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
-use super::parts::{arrays, common_of};
+use super::parts::{End, arrays, common_of, raw};
 use super::{Bounds, Instants, Periods, coerced_instant, coerced_period, is_period};
+use crate::columns::timestamp_type;
 use crate::error::Result;
 
 /// How one period stands to another. Beside each, Allen's relations that it covers.
@@ -168,6 +170,24 @@ impl ScalarUDFImpl for Related {
             _ => coerced_period(&name, one),
         };
         given.iter().enumerate().map(|(at, one)| coerced(at, one)).collect()
+    }
+
+    /// What joins are looked for in becomes comparisons of bounds, which joins and scans understand.
+    fn simplify(
+        &self,
+        args: Vec<Expr>,
+        context: &SimplifyContext,
+    ) -> DataFusionResult<ExprSimplifyResult> {
+        let [one, other] = args.as_slice() else { return Ok(ExprSimplifyResult::Original(args)) };
+        let (from, to) = (|of: &Expr| raw(End::Lower, of), |of: &Expr| raw(End::Upper, of));
+        let lowered = match self.relation {
+            Relation::Overlaps => from(one).lt(to(other)).and(from(other).lt(to(one))),
+            Relation::Contains if context.get_data_type(other)? == timestamp_type() => {
+                from(one).lt_eq(other.clone()).and(other.clone().lt(to(one)))
+            }
+            _ => return Ok(ExprSimplifyResult::Original(args)),
+        };
+        Ok(ExprSimplifyResult::Simplified(lowered))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
