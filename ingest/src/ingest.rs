@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use everwhen_query::QUERY_STACK_BYTES;
 use everwhen_storage::{DefinitionKind, Definitions, Store, Tenant, ValidTime};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -89,7 +90,8 @@ impl Ingest {
             return;
         }
         let ingest = Arc::clone(self);
-        let thread = std::thread::Builder::new().name("ingest".to_owned());
+        let thread =
+            std::thread::Builder::new().name("ingest".to_owned()).stack_size(QUERY_STACK_BYTES);
         match thread.spawn(move || ingest.supervise()) {
             Ok(thread) => *supervisor = Some(thread),
             Err(error) => tracing::error!(%error, "ingest has no thread and does not run"),
@@ -247,6 +249,7 @@ impl Ingest {
         };
         let thread = std::thread::Builder::new()
             .name(format!("kafka-{name}"))
+            .stack_size(QUERY_STACK_BYTES)
             .spawn(move || worker.run())?;
         Ok(Running { topic, stop, thread })
     }

@@ -11,6 +11,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
+use everwhen_query::QUERY_STACK_BYTES;
 use everwhen_storage::{SourceAdvance, Tenant};
 
 use crate::apply::TenantRule;
@@ -117,6 +118,8 @@ pub fn spawn(
 ) -> std::io::Result<std::thread::JoinHandle<Result<()>>> {
     std::thread::Builder::new()
         .name(format!("ingest-{}", committer.stream()))
+        // Expressions of mappings may be deep.
+        .stack_size(QUERY_STACK_BYTES)
         .spawn(move || run(&committer, &source, &board))
 }
 

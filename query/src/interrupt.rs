@@ -24,6 +24,7 @@ use datafusion::physical_plan::joins::{
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
 use crate::error::{Error, SqlState};
+use crate::functions::bounded_projection;
 use crate::period_join::PeriodJoinExec;
 use crate::session::StatementContext;
 
@@ -68,7 +69,10 @@ pub fn interruptible(
     };
     let guarded = plan.transform_up(|node| {
         Ok(match guarded(&node, &ctx.interrupt)? {
-            None => Transformed::no(node),
+            None => match bounded_projection(&node)? {
+                None => Transformed::no(node),
+                Some(projection) => Transformed::yes(projection),
+            },
             Some(join) => Transformed::yes(Arc::new(CooperativeExec::new(join)) as _),
         })
     })?;

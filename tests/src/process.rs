@@ -183,6 +183,14 @@ impl Server {
         self.process.kill();
     }
 
+    /// Returns the most memory that the server has held so far, in bytes.
+    pub fn peak_memory(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.child.id()))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = peak.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        Ok(kib.context("no VmHWM in the status of the process")? << 10)
+    }
+
     /// Waits until the server has ended by itself.
     pub fn ended(&mut self) -> Result<ExitStatus> {
         self.process.wait(Duration::from_secs(60))

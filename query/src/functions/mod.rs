@@ -1,5 +1,6 @@
 //! The functions that SQL here has beyond DataFusion's own.
 
+mod bounded;
 mod clock;
 pub(crate) mod periods;
 mod series;
@@ -10,6 +11,7 @@ use everwhen_storage::ValidTime;
 
 use crate::error::Result;
 
+pub(crate) use bounded::{BoundedConcatenation, bounded_projection};
 pub use clock::{is_clock, pin};
 
 /// Registers what is the same in all sessions: JSON operators and functions, series of instants,
@@ -21,7 +23,8 @@ pub fn register(state: &mut SessionState) -> Result<()> {
     datafusion_functions_json::register_all(state)?;
     series::register(state);
     zoned::register(state)?;
-    periods::register(state)
+    periods::register(state)?;
+    bounded::register(state)
 }
 
 /// Registers `now()` and its kin, at an instant or, without one, as calls that stay calls.

@@ -31,6 +31,18 @@ struct Placed {
     instant: Option<Instant>,
 }
 
+/// A table's name in FROM, and what stands at it.
+struct Named<'a> {
+    name: &'a mut ObjectName,
+    alias: &'a mut Option<TableAlias>,
+    /// The name that the query knows it by.
+    shown: Ident,
+    /// Names that the alias gives to columns.
+    declared: Option<Vec<String>>,
+    clauses: Vec<Clause>,
+    position: usize,
+}
+
 /// What a join does with the rows of its two sides.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -268,11 +280,15 @@ impl Rewriter<'_> {
         let full = parts.iter().map(normal).collect::<Vec<_>>().join(".");
         let declared = alias.as_ref().map(column_aliases).filter(|names| !names.is_empty());
 
-        if let ([_], Some(columns)) = (parts.as_slice(), scope.cte(&full)) {
+        if let ([_], Some(cte)) = (parts.as_slice(), scope.cte(&full)) {
             refuse_clauses(&clauses, &full, "a query of WITH")?;
-            let relation =
-                Relation::plain(shown.clone(), normal(&shown), declared.or(columns.clone()));
+            self.count_tables(cte.tables).map_err(|error| error.at(position))?;
+            let columns = declared.or_else(|| cte.columns.clone());
+            let relation = Relation::plain(shown.clone(), normal(&shown), columns);
             return Ok(Placed { relations: vec![relation], instant: None });
+        }
+        if self.view_of(&parts).is_none() {
+            self.count_tables(1).map_err(|error| error.at(position))?;
         }
         if (self.input.is_system_table)(&full) {
             refuse_clauses(&clauses, &full, "a system table")?;
@@ -297,6 +313,19 @@ impl Rewriter<'_> {
             return Err(Error::syntax(format!("expected a table, found \"{only}\"")).at(position));
         }
         let def = self.table(&parts, &full).map_err(|error| error.at(position))?;
+        let named = Named { name, alias, shown, declared, clauses, position };
+        self.versioned(def, named, scope, left)
+    }
+
+    /// Places a table: under a name of its own, with its bounds and the columns that it shows.
+    fn versioned(
+        &mut self,
+        def: Arc<TableDef>,
+        named: Named<'_>,
+        scope: &Scope<'_>,
+        left: &[Relation],
+    ) -> Result<Placed> {
+        let Named { name, alias, shown, declared, clauses, position } = named;
         let star: Vec<_> = def.star().into_iter().map(|c| (c.id, c.name.clone())).collect();
         let mut columns: Vec<_> = star.iter().map(|(id, _)| ExposedColumn::Stored(*id)).collect();
         columns.extend(self.hidden.exposed(&normal(&shown)));

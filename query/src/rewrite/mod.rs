@@ -20,9 +20,9 @@ use everwhen_storage::{ColumnId, Definitions, TableDef};
 
 use self::from::FromList;
 use self::hidden::HiddenNames;
-use self::scope::{Relation, Scope};
+use self::scope::{Cte, Relation, Scope};
 use crate::dialect::{BoundExpr, Clauses, ParsedQuery, normal, unclaimed};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SqlState};
 
 /// What the pass must know about the store and the request.
 pub struct RewriteInput<'a> {
@@ -113,6 +113,7 @@ pub fn rewrite(parsed: &ParsedQuery, input: &RewriteInput<'_>) -> Result<Rewritt
         system_tables: Vec::new(),
         lookups: 0,
         depth: 0,
+        written_out: 0,
     };
     rewriter.query(&mut query, &Scope::default())?;
     if let Some(clause) = rewriter.clauses.list.first() {
@@ -136,7 +137,12 @@ struct Rewriter<'a> {
     lookups: usize,
     /// Views around the place that is rewritten.
     depth: usize,
+    /// Tables and SELECTs of the query once WITH queries and views stand in the places that name them.
+    written_out: u64,
 }
+
+/// Tables and SELECTs of a query at most: the planner takes time and memory for each.
+const TABLES_MAX: u64 = 2_000;
 
 impl Rewriter<'_> {
     fn query(&mut self, query: &mut ast::Query, outer: &Scope<'_>) -> Result<Columns> {
@@ -149,13 +155,17 @@ impl Rewriter<'_> {
                     cte.alias.columns.iter().map(|column| normal(&column.name)).collect();
                 if with.recursive {
                     let columns = (!declared.is_empty()).then(|| declared.clone());
-                    scope.ctes.push((name.clone(), columns));
+                    scope.ctes.push(Cte { name: name.clone(), columns, tables: 1 });
                 }
+                let before = self.written_out;
                 let mut columns = self.query(&mut cte.query, &scope)?;
                 if !declared.is_empty() {
                     columns = Some(declared);
                 }
-                scope.ctes.push((name, columns));
+                // It counts where it is named.
+                let tables = self.written_out - before;
+                self.written_out = before;
+                scope.ctes.push(Cte { name, columns, tables });
             }
         }
         let (relations, columns) = self.body(&mut query.body, &scope)?;
@@ -164,6 +174,18 @@ impl Rewriter<'_> {
         self.expressions(&mut query.limit_clause, &inner)?;
         self.expressions(&mut query.fetch, &inner)?;
         Ok(columns)
+    }
+
+    /// Counts what stands in the place of a name.
+    fn count_tables(&mut self, tables: u64) -> Result<()> {
+        self.written_out = self.written_out.saturating_add(tables);
+        if self.written_out <= TABLES_MAX {
+            return Ok(());
+        }
+        let message = "the query has too many tables and SELECTs, with those of WITH and views each \
+                       time that they are named";
+        Err(Error::new(SqlState::StatementTooComplex, message)
+            .with_hint(format!("at most {TABLES_MAX} are allowed")))
     }
 
     fn body(
@@ -200,6 +222,7 @@ impl Rewriter<'_> {
         scope: &Scope<'_>,
     ) -> Result<(Vec<Relation>, Columns)> {
         refuse_select_forms(select)?;
+        self.count_tables(1)?;
         let mut from = FromList::default();
         for tables in &mut select.from {
             self.tables_with_joins(tables, scope, &mut from)?;

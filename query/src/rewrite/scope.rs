@@ -29,21 +29,30 @@ impl Relation {
     }
 }
 
+/// A query of WITH.
+#[derive(Debug, Clone)]
+pub struct Cte {
+    pub name: String,
+    pub columns: Columns,
+    /// Tables that stand in its place once it is written out.
+    pub tables: u64,
+}
+
 /// Names in force, innermost first.
 #[derive(Debug, Default)]
 pub struct Scope<'p> {
     pub parent: Option<&'p Scope<'p>>,
-    /// Names that WITH has given so far, with their columns.
-    pub ctes: Vec<(String, Columns)>,
+    /// What WITH has named so far.
+    pub ctes: Vec<Cte>,
     pub relations: Vec<Relation>,
 }
 
 impl<'p> Scope<'p> {
-    /// Returns the columns of a WITH query of that name.
-    pub fn cte(&self, name: &str) -> Option<&Columns> {
-        let own = self.ctes.iter().rev().find(|(cte, _)| cte == name);
+    /// Returns the WITH query of that name.
+    pub fn cte(&self, name: &str) -> Option<&Cte> {
+        let own = self.ctes.iter().rev().find(|cte| cte.name == name);
         match (own, self.parent) {
-            (Some((_, columns)), _) => Some(columns),
+            (Some(cte), _) => Some(cte),
             (None, Some(parent)) => parent.cte(name),
             (None, None) => None,
         }

@@ -9,6 +9,7 @@
 
 mod alter;
 mod bad_input;
+mod bombs;
 mod corruption;
 mod crash;
 mod docs;
