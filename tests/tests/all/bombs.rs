@@ -10,11 +10,11 @@ use rand::{Rng, SeedableRng};
 use serde_json::json;
 
 /// Statements of one run; a soak has more.
-const BOMBS: usize = 110;
+const BOMBS: usize = 60;
 /// Memory of all statements together.
 const QUERY_MEMORY: u64 = 256 << 20;
-/// What the server may hold besides, in an unoptimised build: caches, stacks, batches on their way.
-const BESIDES: u64 = 2_500 << 20;
+/// What the server may hold besides: caches, stacks, and what eight expressions at once make of a batch.
+const BESIDES: u64 = 4 << 30;
 
 /// Returns one statement of a kind, of a size that chance gives.
 fn bomb(kind: usize, random: &mut StdRng) -> String {
