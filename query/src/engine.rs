@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::SchemaRef;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::LogicalPlanBuilder;
@@ -18,6 +19,7 @@ use crate::diagnose::{Diagnose, diagnose};
 use crate::dialect::{ParseLimits, ParsedQuery, ParsedStatement, Positions, Settings, Show, parse};
 use crate::error::{Error, Result, SqlState};
 use crate::interrupt::Interrupt;
+use crate::page::{self, Page};
 use crate::params::Params;
 use crate::read::{Defaults, Planned, Reading};
 use crate::session::{StatementContext, runtime};
@@ -68,6 +70,8 @@ pub struct Request {
     pub import_time: Option<SystemTime>,
     /// Rows of the answer at most.
     pub limit: Option<u64>,
+    /// The part of a query's rows that is asked for; cut after the limit.
+    pub page: Option<Page>,
     pub timeout: Option<Duration>,
 }
 
@@ -84,6 +88,7 @@ impl Request {
             basis: None,
             import_time: None,
             limit: None,
+            page: None,
             timeout: None,
         }
     }
@@ -180,6 +185,31 @@ impl Engine {
             described.map_err(|error| diagnose(error, &positions))
         })
         .await
+    }
+
+    /// Puts the rows of batches of one schema into a table, as one transaction: as an INSERT of
+    /// them would. A table that does not exist appears, keyed by `_id`.
+    ///
+    /// # Errors
+    /// Whatever such an INSERT would be refused with; nothing is written then.
+    pub async fn append(
+        &self,
+        tenant: Tenant,
+        table: String,
+        batches: Vec<RecordBatch>,
+    ) -> Result<WriteAnswer> {
+        let inner = Arc::clone(&self.0);
+        let task = SpawnedTask::spawn(async move {
+            let never = Interrupt::default();
+            inner.writing(&tenant, &never).append(&table, &batches).await
+        });
+        let done = task.join().await;
+        done.unwrap_or_else(|_| Err(Error::internal("the rows failed in an unforeseen way")))
+    }
+
+    /// Returns the names, after `everwhen.`, and columns of the system tables.
+    pub fn system_tables(&self) -> Vec<(String, SchemaRef)> {
+        self.0.system_tables.list()
     }
 
     /// Returns the physical plan of a query as text, as EXPLAIN shows it.
@@ -313,6 +343,10 @@ impl Inner {
                 .and_then(LogicalPlanBuilder::build)
                 .diagnosed(&positions)?,
         };
+        let plan = match request.page {
+            None => plan,
+            Some(page) => page::cut(plan, page)?,
+        };
         let rows = start(Planned { state, plan }, positions, self.token(basis)).await?;
         Ok(Outcome::Rows(rows))
     }
@@ -402,6 +436,17 @@ impl Inner {
         at_hand(&batch, self.token(basis)).map(Outcome::Rows)
     }
 
+    fn writing<'a>(&'a self, tenant: &'a Tenant, interrupt: &'a Interrupt) -> Writing<'a> {
+        Writing {
+            store: &self.store,
+            runtime: &self.runtime,
+            tenant,
+            system_tables: &self.system_tables,
+            import_time: None,
+            interrupt,
+        }
+    }
+
     async fn write(
         &self,
         request: &Request,
@@ -409,14 +454,8 @@ impl Inner {
         interrupt: &Interrupt,
     ) -> Result<Outcome> {
         refuse_reading_options(request)?;
-        let writing = Writing {
-            store: &self.store,
-            runtime: &self.runtime,
-            tenant: &request.tenant,
-            system_tables: &self.system_tables,
-            import_time: request.import_time,
-            interrupt,
-        };
+        let writing = self.writing(&request.tenant, interrupt);
+        let writing = Writing { import_time: request.import_time, ..writing };
         writing.run(statements).await.map(Outcome::Written)
     }
 }
@@ -427,6 +466,7 @@ fn refuse_reading_options(request: &Request) -> Result<()> {
         ("valid_time", request.valid_time.is_some()),
         ("system_time", request.system_time.is_some()),
         ("basis", request.basis.is_some()),
+        ("page_size", request.page.is_some()),
     ];
     match given.into_iter().find(|(_, given)| *given) {
         None => Ok(()),

@@ -21,7 +21,10 @@ use crate::limits::Limits;
 use crate::listeners::Listeners;
 use crate::metrics::Metrics;
 use crate::service::Services;
-use crate::service::system_tables::{ProjectionErrorsTable, ProjectionsTable, StreamsTable};
+use crate::service::running::Running;
+use crate::service::system_tables::{
+    ProjectionErrorsTable, ProjectionsTable, QueriesTable, StreamsTable,
+};
 
 /// Why the server could not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -310,6 +313,8 @@ fn build_services(config: &Config, store: Store, queries: Handle) -> Result<Arc<
     engine.add_system_table(Arc::new(StreamsTable(Arc::clone(&ingest))));
     engine.add_system_table(Arc::new(ProjectionsTable(Arc::clone(&projections))));
     engine.add_system_table(Arc::new(ProjectionErrorsTable(Arc::clone(&projections))));
+    let running = Running::default();
+    engine.add_system_table(Arc::new(QueriesTable::new(running.clone(), store.clone())));
     let limits = Limits::new(
         config.body_bytes_max,
         config.sql_bytes_max,
@@ -325,6 +330,7 @@ fn build_services(config: &Config, store: Store, queries: Handle) -> Result<Arc<
         health: Health::default(),
         metrics: Metrics::default(),
         limits,
+        running,
         defining: tokio::sync::Mutex::new(()),
         snapshotting: Arc::default(),
         snapshot_targets: config.snapshot_targets.clone(),

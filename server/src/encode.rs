@@ -1,12 +1,15 @@
-//! Rows in the forms that clients ask for: JSON, NDJSON, CSV, an Arrow stream.
+//! Rows in the forms that clients ask for: JSON, NDJSON, CSV, an Arrow stream, Parquet.
 //!
 //! The JSON forms of values come from `everwhen_query::columns`, the one place that has them.
 
+mod columnar;
+
 use std::io::Write as _;
+use std::sync::Arc;
 
 use arrow::array::{Array as _, RecordBatch};
-use arrow::datatypes::{FieldRef, Schema};
-use arrow::ipc::writer::StreamWriter;
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use columnar::Columnar;
 use everwhen_query::columns::{field_type, json_of, type_name};
 use everwhen_storage::ColumnType;
 use serde_json::{Map, Value, json};
@@ -21,6 +24,7 @@ pub enum Format {
     Ndjson,
     Csv,
     Arrow,
+    Parquet,
 }
 
 /// How int64 values stand in JSON.
@@ -34,7 +38,7 @@ pub enum Integers {
 
 impl Format {
     /// Every form, the preferred first.
-    pub const ALL: [Self; 4] = [Self::Json, Self::Ndjson, Self::Csv, Self::Arrow];
+    pub const ALL: [Self; 5] = [Self::Json, Self::Ndjson, Self::Csv, Self::Arrow, Self::Parquet];
 
     /// Returns the media type of the answer.
     pub const fn content_type(self) -> &'static str {
@@ -43,8 +47,17 @@ impl Format {
             Self::Ndjson => "application/x-ndjson",
             Self::Csv => "text/csv; charset=utf-8",
             Self::Arrow => "application/vnd.apache.arrow.stream",
+            Self::Parquet => "application/vnd.apache.parquet",
         }
     }
+}
+
+/// What stands after the rows, where a form has room for it.
+pub struct Tail<'a> {
+    pub basis: &'a str,
+    /// The token of the page that follows.
+    pub next: Option<&'a str>,
+    pub stats: &'a Value,
 }
 
 /// Turns batches into bytes of one form.
@@ -54,7 +67,7 @@ pub struct Encoder {
     columns: Vec<(String, ColumnType)>,
     /// `[{"name", "type"}]`.
     header: Value,
-    arrow: Option<StreamWriter<Vec<u8>>>,
+    columnar: Option<Columnar>,
     first: bool,
 }
 
@@ -62,18 +75,19 @@ impl Encoder {
     /// Builds an encoder for rows of these columns.
     ///
     /// # Errors
-    /// `internal_error` where the Arrow schema cannot be written.
+    /// `internal_error` where a binary form cannot have the columns.
     pub fn new(
         format: Format,
         integers: Integers,
         columns: Vec<(String, ColumnType)>,
-        schema: &Schema,
+        schema: &SchemaRef,
     ) -> Answered<Self> {
-        let arrow = match format {
-            Format::Arrow => Some(StreamWriter::try_new(Vec::new(), schema).map_err(internal)?),
+        let columnar = match format {
+            Format::Arrow => Some(Columnar::arrow(schema)?),
+            Format::Parquet => Some(Columnar::parquet(Arc::clone(schema))?),
             _ => None,
         };
-        Ok(Self { format, integers, columns, header: columns_json(schema), arrow, first: true })
+        Ok(Self { format, integers, columns, header: columns_json(schema), columnar, first: true })
     }
 
     /// Writes what stands before the rows.
@@ -91,7 +105,9 @@ impl Encoder {
                 Ok(())
             }
             Format::Ndjson => Ok(()),
-            Format::Arrow => self.drain_arrow(out),
+            Format::Arrow | Format::Parquet => {
+                self.columnar.as_mut().map_or(Ok(()), |columnar| columnar.drain(out))
+            }
         }
     }
 
@@ -100,9 +116,8 @@ impl Encoder {
     /// # Errors
     /// `internal_error` where that fails.
     pub fn batch(&mut self, batch: &RecordBatch, out: &mut Vec<u8>) -> Answered<()> {
-        if let Some(arrow) = &mut self.arrow {
-            arrow.write(batch).map_err(internal)?;
-            return self.drain_arrow(out);
+        if let Some(columnar) = &mut self.columnar {
+            return columnar.batch(batch, out);
         }
         for row in 0..batch.num_rows() {
             match self.format {
@@ -111,7 +126,7 @@ impl Encoder {
                     self.json_row(batch, row, out)?;
                 }
                 Format::Ndjson => self.ndjson_row(batch, row, out)?,
-                Format::Csv | Format::Arrow => self.csv_row(batch, row, out),
+                Format::Csv | Format::Arrow | Format::Parquet => self.csv_row(batch, row, out),
             }
             self.first = false;
         }
@@ -122,14 +137,17 @@ impl Encoder {
     ///
     /// # Errors
     /// `internal_error` where that fails.
-    pub fn end(&mut self, basis: &str, stats: &Value, out: &mut Vec<u8>) -> Answered<()> {
-        if let Some(arrow) = &mut self.arrow {
-            arrow.finish().map_err(internal)?;
-            return self.drain_arrow(out);
+    pub fn end(&mut self, tail: &Tail<'_>, out: &mut Vec<u8>) -> Answered<()> {
+        if let Some(columnar) = &mut self.columnar {
+            return columnar.end(out);
         }
         if self.format == Format::Json {
-            let basis = Value::from(basis);
-            write!(out, "],\"basis\":{basis},\"stats\":{stats}}}").map_err(internal)?;
+            let basis = Value::from(tail.basis);
+            write!(out, "],\"basis\":{basis}").map_err(internal)?;
+            if let Some(next) = tail.next {
+                write!(out, ",\"next\":{}", Value::from(next)).map_err(internal)?;
+            }
+            write!(out, ",\"stats\":{}}}", tail.stats).map_err(internal)?;
         }
         Ok(())
     }
@@ -183,14 +201,6 @@ impl Encoder {
             })
         });
         csv_line(cells, out);
-    }
-
-    fn drain_arrow(&mut self, out: &mut Vec<u8>) -> Answered<()> {
-        if let Some(arrow) = &mut self.arrow {
-            arrow.flush().map_err(internal)?;
-            out.append(arrow.get_mut());
-        }
-        Ok(())
     }
 }
 
@@ -310,13 +320,17 @@ mod tests {
         (columns, RecordBatch::try_from_iter(arrays).unwrap())
     }
 
+    fn tail(stats: &Value) -> Tail<'_> {
+        Tail { basis: "token", next: None, stats }
+    }
+
     fn encoded(format: Format, integers: Integers) -> String {
         let (columns, batch) = sample();
         let mut encoder = Encoder::new(format, integers, columns, &batch.schema()).unwrap();
         let mut out = Vec::new();
         encoder.begin(&mut out).unwrap();
         encoder.batch(&batch, &mut out).unwrap();
-        encoder.end("token", &json!({"rows": 2}), &mut out).unwrap();
+        encoder.end(&tail(&json!({"rows": 2})), &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -369,9 +383,34 @@ mod tests {
         let mut out = Vec::new();
         encoder.begin(&mut out).unwrap();
         encoder.batch(&batch, &mut out).unwrap();
-        encoder.end("token", &Value::Null, &mut out).unwrap();
+        encoder.end(&tail(&Value::Null), &mut out).unwrap();
         let reader = arrow::ipc::reader::StreamReader::try_new(out.as_slice(), None).unwrap();
         let rows: usize = reader.map(|batch| batch.unwrap().num_rows()).sum();
         assert_eq!(rows, 2);
+    }
+
+    #[test]
+    fn parquet_comes_in_row_groups_and_reads_back() {
+        let (columns, batch) = sample();
+        let mut encoder =
+            Encoder::new(Format::Parquet, Integers::Numbers, columns, &batch.schema()).unwrap();
+        let mut out = Vec::new();
+        encoder.begin(&mut out).unwrap();
+        let mut held = 0;
+        for _ in 0..100_000 {
+            let before = out.len();
+            encoder.batch(&batch, &mut out).unwrap();
+            held += usize::from(out.len() > before);
+        }
+        encoder.end(&tail(&Value::Null), &mut out).unwrap();
+        assert!(held > 0, "nothing left before the end");
+        let file = bytes::Bytes::from(out);
+        let reader =
+            parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+        assert_eq!(reader.schema(), &batch.schema());
+        assert!(reader.metadata().num_row_groups() > 1);
+        let batches: Vec<_> = reader.build().unwrap().map(Result::unwrap).collect();
+        assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 200_000);
+        assert_eq!(batches[0].slice(0, 2), batch);
     }
 }

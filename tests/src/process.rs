@@ -70,6 +70,11 @@ impl Process {
         self.child.wait().ok();
     }
 
+    /// Returns the process' id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Asks the process to end with SIGTERM and waits.
     pub fn terminate(&mut self, patience: Duration) -> Result<ExitStatus> {
         Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
@@ -116,6 +121,11 @@ pub struct Server {
 }
 
 impl Server {
+    /// Returns the id of the server's process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Starts a server on free ports and waits until it is ready. `test_clock` is RFC 3339.
     pub async fn start(data: &Path, test_clock: Option<&str>) -> Result<Self> {
         Self::start_with(data, test_clock, &[]).await

@@ -60,6 +60,11 @@ impl SystemTables {
     pub fn get(&self, name: &str) -> Option<Arc<dyn SystemTable>> {
         self.0.read().get(name).cloned()
     }
+
+    /// Returns their names after `everwhen.` and their columns.
+    pub fn list(&self) -> Vec<(String, SchemaRef)> {
+        self.0.read().iter().map(|(name, table)| (name.clone(), table.schema())).collect()
+    }
 }
 
 /// The columns of a system table, in order.

@@ -5,6 +5,7 @@
 //! now = the system time that the transaction will get.
 
 mod alter;
+mod append;
 mod assert;
 mod change;
 mod dependents;

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tonic::{Request, Response, Status};
 
 use super::{Shared, given, told};
-use crate::encode::{Encoder, Format, Integers};
+use crate::encode::{Encoder, Format, Integers, Tail};
 use crate::failure::{Answered, Failure};
 use crate::service::instant_of;
 use crate::service::query::{Answer, Rows, Statement, run};
@@ -21,6 +21,9 @@ use crate::service::write::Written;
 
 /// Bytes of Arrow in one message at most.
 const PIECE_BYTES: usize = 1 << 20;
+
+/// An Arrow stream ends in nothing of its own: the summary follows as a message.
+const NO_TAIL: Tail<'static> = Tail { basis: "", next: None, stats: &Value::Null };
 
 pub(super) struct Queries(pub(super) Shared);
 
@@ -139,7 +142,7 @@ impl Sending {
             }
             None => {
                 self.state = State::Summary;
-                self.encoder.end("", &Value::Null, &mut self.pending)
+                self.encoder.end(&NO_TAIL, &mut self.pending)
             }
         }
     }
@@ -162,7 +165,7 @@ fn written_pieces(written: &Written) -> Answered<Vec<ExecuteResponse>> {
             rows += u64::try_from(batch.num_rows()).unwrap_or(u64::MAX);
             encoder.batch(batch, &mut bytes)?;
         }
-        encoder.end("", &Value::Null, &mut bytes)?;
+        encoder.end(&NO_TAIL, &mut bytes)?;
         let cut = bytes.chunks(PIECE_BYTES).map(|piece| part(Part::ArrowIpc(piece.to_vec())));
         pieces.extend(cut);
     }

@@ -35,7 +35,7 @@ pub fn accepted(headers: &HeaderMap) -> Answered<Format> {
     best.map(|(_, format)| format).ok_or_else(|| {
         Failure::new(Code::NotAcceptable, "none of the accepted media types is offered").with_hint(
             "offered are: application/json, application/x-ndjson, text/csv, \
-                 application/vnd.apache.arrow.stream",
+                 application/vnd.apache.arrow.stream, application/vnd.apache.parquet",
         )
     })
 }
@@ -93,6 +93,7 @@ mod tests {
         assert_eq!(accept("text/csv").unwrap(), Format::Csv);
         assert_eq!(accept("text/*").unwrap(), Format::Csv);
         assert_eq!(accept("application/vnd.apache.arrow.stream").unwrap(), Format::Arrow);
+        assert_eq!(accept("application/vnd.apache.parquet").unwrap(), Format::Parquet);
         assert_eq!(accept("application/json;q=0.1, text/csv").unwrap(), Format::Csv);
         assert_eq!(accept("application/json;q=0, */*").unwrap(), Format::Ndjson);
         assert_eq!(accept("image/png").unwrap_err().code.entry().http, 406);

@@ -9,36 +9,44 @@ use futures::StreamExt as _;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::compression::Coding;
 use crate::code::Code;
 use crate::failure::{Answered, Failure};
-use crate::service::instant_of;
+use crate::service::{blocking, instant_of};
 
-/// Reads a body of at most `bytes_max` bytes.
+/// Reads a body of at most `bytes_max` bytes, before and after it is decompressed.
 ///
 /// # Errors
-/// `body_too_large`, and `invalid_request` where the connection broke.
+/// `body_too_large`, and `invalid_request` where the connection broke or the body cannot be
+/// decompressed.
 pub async fn read(headers: &HeaderMap, body: Body, bytes_max: usize) -> Answered<Vec<u8>> {
-    let too_large = || {
-        let detail = format!("the request's body is larger than {bytes_max} bytes");
-        Failure::new(Code::BodyTooLarge, detail)
-    };
+    let coding = Coding::of_request(headers)?;
     let declared = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<usize>().ok())
         .unwrap_or(0);
     if declared > bytes_max {
-        return Err(too_large());
+        return Err(too_large(bytes_max));
     }
     let mut bytes = Vec::with_capacity(declared);
     let mut pieces = body.into_data_stream();
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|_| Failure::request("the request's body ended too early"))?;
         if bytes.len() + piece.len() > bytes_max {
-            return Err(too_large());
+            return Err(too_large(bytes_max));
         }
         bytes.extend_from_slice(&piece);
     }
-    Ok(bytes)
+    match coding {
+        None => Ok(bytes),
+        Some(coding) => blocking(move || coding.decompress(&bytes, bytes_max)).await,
+    }
+}
+
+/// Builds the failure of a body over the limit.
+pub fn too_large(bytes_max: usize) -> Failure {
+    let detail = format!("the request's body is larger than {bytes_max} bytes");
+    Failure::new(Code::BodyTooLarge, detail)
 }
 
 /// A JSON object whose fields are taken one by one; what is left over is unknown.

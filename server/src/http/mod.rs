@@ -5,11 +5,16 @@
 mod accept;
 mod admin;
 pub mod body;
+mod compression;
 mod entities;
 mod events;
+mod openapi;
+mod page;
+mod queries;
 mod query_string;
 mod snapshots;
 mod sql;
+mod tables;
 
 use std::sync::Arc;
 
@@ -18,7 +23,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use futures::FutureExt as _;
 
 use crate::code::Code;
@@ -30,40 +35,63 @@ pub type Shared = Arc<Services>;
 
 /// Carries the basis of an answer, whatever its form.
 const BASIS_HEADER: &str = "everwhen-basis";
+/// Carries the id that a query is listed under while its rows are read.
+const QUERY_HEADER: &str = "everwhen-query";
+/// Carries the token of the page that follows.
+const NEXT_HEADER: &str = "everwhen-next";
+
+type Route = (&'static str, MethodRouter<Shared>);
 
 /// Builds the routes of the HTTP listener.
 pub fn router(services: Shared) -> Router {
-    let mut router = Router::new()
-        .route("/v1/sql", post(sql::post_sql))
-        .route("/v1/events", post(events::post_events))
-        .route("/v1/entities/{table}/{id}", get(entities::get_state))
-        .route("/v1/entities/{table}/{id}/history", get(entities::get_history))
-        .route("/v1/status", get(admin::get_status))
-        .route("/v1/projections", get(admin::get_projections))
-        .route("/v1/snapshots", post(snapshots::post_snapshots));
-    if services.test_clock {
-        let clock = get(admin::get_clock).post(admin::post_clock);
-        router = router.route("/v1/test/clock", clock);
-    }
-    finish(router.merge(health_routes()), services)
+    let routes = routes(services.test_clock).into_iter().chain(health_routes());
+    finish(routes, services)
 }
 
 /// Builds the routes of the admin listener.
 pub fn admin_router(services: Shared) -> Router {
-    finish(health_routes().route("/metrics", get(admin::get_metrics)), services)
+    let metrics = ("/metrics", get(admin::get_metrics));
+    finish(health_routes().into_iter().chain([metrics]), services)
 }
 
-fn health_routes() -> Router<Shared> {
-    Router::new()
-        .route("/healthz/started", get(admin::get_started))
-        .route("/healthz/alive", get(admin::get_alive))
-        .route("/healthz/ready", get(admin::get_ready))
+/// Returns the paths of the HTTP listener but health's; `openapi.json` describes each.
+fn routes(test_clock: bool) -> Vec<Route> {
+    let mut routes = vec![
+        ("/v1/sql", post(sql::post_sql)),
+        ("/v1/sql/explain", post(sql::post_explain)),
+        ("/v1/queries", get(queries::get_queries)),
+        ("/v1/queries/{id}", delete(queries::delete_query)),
+        ("/v1/tables", get(tables::get_tables)),
+        ("/v1/events", post(events::post_events)),
+        ("/v1/entities/{table}/{id}", get(entities::get_state)),
+        ("/v1/entities/{table}/{id}/history", get(entities::get_history)),
+        ("/v1/status", get(admin::get_status)),
+        ("/v1/projections", get(admin::get_projections)),
+        ("/v1/snapshots", post(snapshots::post_snapshots)),
+        ("/openapi.json", get(openapi::get_document)),
+        ("/docs", get(openapi::get_page)),
+    ];
+    if test_clock {
+        routes.push(("/v1/test/clock", get(admin::get_clock).post(admin::post_clock)));
+    }
+    routes
 }
 
-fn finish(router: Router<Shared>, services: Shared) -> Router {
-    router
+fn health_routes() -> [Route; 3] {
+    [
+        ("/healthz/started", get(admin::get_started)),
+        ("/healthz/alive", get(admin::get_alive)),
+        ("/healthz/ready", get(admin::get_ready)),
+    ]
+}
+
+fn finish(routes: impl IntoIterator<Item = Route>, services: Shared) -> Router {
+    routes
+        .into_iter()
+        .fold(Router::new(), |router, (path, methods)| router.route(path, methods))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn(compression::compress))
         .layer(middleware::from_fn_with_state(Arc::clone(&services), around))
         .with_state(services)
 }
@@ -117,12 +145,16 @@ fn is_foreign_origin(headers: &HeaderMap) -> bool {
 fn route_of(path: &str) -> &'static str {
     match path {
         "/v1/sql" => "/v1/sql",
+        "/v1/sql/explain" => "/v1/sql/explain",
+        "/v1/tables" => "/v1/tables",
         "/v1/events" => "/v1/events",
         "/v1/status" => "/v1/status",
         "/v1/projections" => "/v1/projections",
         "/v1/snapshots" => "/v1/snapshots",
         "/v1/test/clock" => "/v1/test/clock",
         "/metrics" => "/metrics",
+        "/openapi.json" | "/docs" => "/docs",
+        _ if path.starts_with("/v1/queries") => "/v1/queries",
         _ if path.starts_with("/healthz/") => "/healthz",
         _ if path.starts_with("/v1/entities/") => "/v1/entities",
         _ => "other",

@@ -1,19 +1,22 @@
 //! What the server does, in domain types: every front end decodes, calls one of these, encodes.
 //!
-//! Knows no protocol. `query` runs statements, `write` turns their answers about commits,
+//! Knows no protocol. `query` runs statements, `running` lists and cancels them, `append` takes rows in bulk, `write` turns their answers about commits,
 //! `define` makes streams, mappings and projections, `events` posts records, `entity` reads one
 //! key, `project` serves delivery, `snapshot` takes snapshots, `admin` says how things
 //! stand, `store_metrics` how the store does.
 
 pub mod admin;
+pub mod append;
 pub mod define;
 pub mod entity;
 pub mod events;
 pub mod project;
 pub mod query;
+pub mod running;
 pub mod snapshot;
 pub mod store_metrics;
 pub mod system_tables;
+pub mod tables;
 pub mod write;
 
 use std::path::PathBuf;
@@ -41,6 +44,7 @@ pub struct Services {
     pub health: Health,
     pub metrics: Metrics,
     pub limits: Limits,
+    pub running: running::Running,
     /// Held while a definition is planned and committed.
     pub defining: tokio::sync::Mutex<()>,
     /// Held while a snapshot is taken.

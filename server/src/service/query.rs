@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use everwhen_query::{Described, Error as QueryError, Outcome, Params, Request, RowsAnswer};
+use everwhen_query::{Described, Error as QueryError, Outcome, Page, Params, Request, RowsAnswer};
 use everwhen_storage::{ColumnType, SystemTime, ValidTime};
 use futures::{Stream, StreamExt as _};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
 
+use super::running::Listed;
 use super::write::Written;
 use super::{Services, define, tenant_of};
 use crate::code::Code;
@@ -31,6 +33,8 @@ pub struct Statement {
     /// The system time that writes get.
     pub import_time: Option<SystemTime>,
     pub limit: Option<u64>,
+    /// The part of a query's rows that is asked for.
+    pub page: Option<Page>,
     pub timeout: Option<Duration>,
 }
 
@@ -47,6 +51,7 @@ impl Statement {
             basis: None,
             import_time: None,
             limit: None,
+            page: None,
             timeout: None,
         }
     }
@@ -65,6 +70,7 @@ pub struct Rows {
     /// The token to read again at.
     pub basis: String,
     batches: mpsc::Receiver<Answered<RecordBatch>>,
+    listed: Option<Listed>,
     _cancel: CancelOnDrop,
     _place: Option<OwnedSemaphorePermit>,
 }
@@ -78,6 +84,11 @@ impl Stream for Rows {
 }
 
 impl Rows {
+    /// Returns the id that the query is listed under while it runs.
+    pub fn id(&self) -> Option<&str> {
+        self.listed.as_ref().map(Listed::id)
+    }
+
     /// Collects all rows. For callers that bound their number themselves.
     ///
     /// # Errors
@@ -124,18 +135,19 @@ pub async fn run(services: &Services, statement: Statement) -> Answered<Answer> 
 
 async fn run_uncounted(services: &Services, statement: Statement) -> Answered<Answer> {
     let request = request_of(services, statement)?;
-    let place = services.limits.place().await?;
-    let timeout = request.timeout;
+    let listed = services.running.begin(services, &request.tenant, &request.sql);
+    let deadline = request.timeout.and_then(|t| tokio::time::Instant::now().checked_add(t));
+    let end = End { deadline, cancelled: listed.cancelled() };
+    let place = end.bound(services.limits.place()).await??;
     let engine = std::sync::Arc::clone(&services.engine);
-    let deadline = timeout.and_then(|t| tokio::time::Instant::now().checked_add(t));
     let running = services.queries.spawn(async move { engine.execute(request).await });
     let _cancel = CancelOnDrop(running.abort_handle());
-    let outcome = match until(deadline, running).await? {
+    let outcome = match end.bound(running).await? {
         Ok(outcome) => outcome?,
         Err(error) => return Err(Failure::internal(&error)),
     };
     match outcome {
-        Outcome::Rows(rows) => Ok(Answer::Rows(forward(services, rows, deadline, place))),
+        Outcome::Rows(rows) => Ok(Answer::Rows(forward(services, rows, end, listed, place))),
         Outcome::Written(written) => Ok(Answer::Written(written.into())),
         Outcome::Define(definition) => define::run(services, definition).await,
     }
@@ -172,18 +184,33 @@ fn request_of(services: &Services, statement: Statement) -> Answered<Request> {
         basis: statement.basis,
         import_time: statement.import_time,
         limit: statement.limit,
+        page: statement.page,
         timeout: statement.timeout.or(services.limits.statement_timeout),
     })
 }
 
-/// Waits for something, but not past a deadline.
-async fn until<T>(
+/// When a statement has to end, whatever it is at.
+struct End {
     deadline: Option<tokio::time::Instant>,
-    work: impl Future<Output = T>,
-) -> Answered<T> {
-    match deadline {
-        None => Ok(work.await),
-        Some(deadline) => tokio::time::timeout_at(deadline, work).await.map_err(|_| timed_out()),
+    cancelled: CancellationToken,
+}
+
+impl End {
+    /// Waits for a part of the statement's work, but not past its end.
+    async fn bound<T>(&self, work: impl Future<Output = T>) -> Answered<T> {
+        let in_time = async {
+            match self.deadline {
+                None => Ok(work.await),
+                Some(at) => tokio::time::timeout_at(at, work).await.map_err(|_| timed_out()),
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.cancelled.cancelled() => {
+                Err(Failure::new(Code::Cancelled, "the statement was cancelled"))
+            }
+            done = in_time => done,
+        }
     }
 }
 
@@ -196,35 +223,49 @@ fn timed_out() -> Failure {
 fn forward(
     services: &Services,
     rows: RowsAnswer,
-    deadline: Option<tokio::time::Instant>,
+    end: End,
+    listed: Listed,
     place: OwnedSemaphorePermit,
 ) -> Rows {
     let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
-    let mut stream = rows.stream;
+    let RowsAnswer { schema, columns, mut stream, basis } = rows;
     let metrics = services.metrics.clone();
+    let counter = listed.counter();
     let task = services.queries.spawn(async move {
         loop {
-            let item = match until(deadline, stream.next()).await {
-                Ok(None) => return,
-                Ok(Some(Ok(batch))) => Ok(batch),
-                Ok(Some(Err(error))) => Err(Failure::from(error)),
-                Err(late) => Err(late),
+            // A reader that is slow holds nothing of a statement that has to end.
+            let next = async {
+                let room = sender.reserve().await;
+                (room, stream.next().await)
+            };
+            let (room, item) = match end.bound(next).await {
+                Ok((Ok(_), None) | (Err(_), _)) => return,
+                Ok((Ok(room), Some(item))) => (room, item.map_err(Failure::from)),
+                Err(ended) => {
+                    drop(stream);
+                    // The reader may have gone.
+                    let _ = sender.send(Err(ended)).await;
+                    return;
+                }
             };
             let last = item.is_err();
             if let Ok(batch) = &item {
                 let count = u64::try_from(batch.num_rows()).unwrap_or(u64::MAX);
                 metrics.add("everwhen_rows_total", &[], count);
+                counter.add(count);
             }
-            if sender.send(item).await.is_err() || last {
+            room.send(item);
+            if last {
                 return;
             }
         }
     });
     Rows {
-        columns: rows.columns,
-        schema: rows.schema,
-        basis: rows.basis,
+        columns,
+        schema,
+        basis,
         batches,
+        listed: Some(listed),
         _cancel: CancelOnDrop(task.abort_handle()),
         _place: Some(place),
     }
@@ -244,7 +285,15 @@ pub fn rows_at_hand(
         let _ = sender.send(Ok(batch)).await;
     });
     let cancel = CancelOnDrop(task.abort_handle());
-    Answer::Rows(Rows { columns, schema, basis, batches, _cancel: cancel, _place: None })
+    Answer::Rows(Rows {
+        columns,
+        schema,
+        basis,
+        batches,
+        listed: None,
+        _cancel: cancel,
+        _place: None,
+    })
 }
 
 impl From<QueryError> for Failure {

@@ -1,4 +1,5 @@
-//! System tables that show what the server's other parts know: streams and projections.
+//! System tables that show what the server's other parts know: streams, projections, and the
+//! statements that run.
 
 use std::sync::{Arc, OnceLock};
 
@@ -8,7 +9,9 @@ use everwhen_ingest::Ingest;
 use everwhen_projector::compute::Projections;
 use everwhen_query::columns::{ColumnBuilder, field_of};
 use everwhen_query::{Error as QueryError, SystemTable};
-use everwhen_storage::{ColumnType, Tenant, Value};
+use everwhen_storage::{ColumnType, Store, Tenant, Value};
+
+use super::running::{Running, RunningStatement};
 
 /// `everwhen.streams`: a line for each partition that a stream reads.
 pub struct StreamsTable(pub Arc<Ingest>);
@@ -18,6 +21,20 @@ pub struct ProjectionsTable(pub Arc<Projections>);
 
 /// `everwhen.projection_errors`: a line for each key whose row in the sink is held.
 pub struct ProjectionErrorsTable(pub Arc<Projections>);
+
+/// `everwhen.queries`: a line for each statement of the reader's tenant that runs, its own too.
+pub struct QueriesTable {
+    running: Running,
+    store: Store,
+}
+
+const QUERIES: &[(&str, ColumnType)] = &[
+    ("query_id", ColumnType::Text),
+    ("started", ColumnType::Timestamp),
+    ("elapsed_ms", ColumnType::Int64),
+    ("sql", ColumnType::Text),
+    ("rows", ColumnType::Int64),
+];
 
 const STREAMS: &[(&str, ColumnType)] = &[
     ("stream", ColumnType::Text),
@@ -129,6 +146,38 @@ impl SystemTable for ProjectionErrorsTable {
             ]
         };
         batch(self.schema(), PROJECTION_ERRORS, errors.map(row))
+    }
+}
+
+impl QueriesTable {
+    /// Shows what runs; the store tells the time.
+    pub const fn new(running: Running, store: Store) -> Self {
+        Self { running, store }
+    }
+}
+
+impl SystemTable for QueriesTable {
+    fn name(&self) -> &str {
+        "queries"
+    }
+
+    fn schema(&self) -> SchemaRef {
+        static SCHEMA: OnceLock<SchemaRef> = OnceLock::new();
+        Arc::clone(SCHEMA.get_or_init(|| schema_of(QUERIES)))
+    }
+
+    fn rows(&self, tenant: &Tenant) -> Result<RecordBatch, QueryError> {
+        let list = self.running.list(self.store.clock().monotonic(), tenant);
+        let row = |one: RunningStatement| {
+            vec![
+                Value::Text(one.id),
+                Value::Timestamp(one.started.micros()),
+                Value::Int(i64::try_from(one.elapsed.as_millis()).unwrap_or(i64::MAX)),
+                Value::Text(one.sql),
+                count(one.rows),
+            ]
+        };
+        batch(self.schema(), QUERIES, list.into_iter().map(row))
     }
 }
 
