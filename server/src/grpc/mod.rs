@@ -1,13 +1,16 @@
-//! The gRPC front end: SQL as Arrow, events, delivery of projections, health and reflection.
+//! The gRPC front end: SQL as Arrow, Flight SQL, events, delivery of projections, health and
+//! reflection.
 //!
 //! Decodes, calls a service, encodes; nothing else.
 
 mod events;
+mod flight;
 mod projections;
 mod query;
 
 use std::sync::Arc;
 
+use arrow_flight::flight_service_server::FlightServiceServer;
 use everwhen_proto::v1 as proto;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::service::Routes;
@@ -33,11 +36,14 @@ pub async fn routes(services: Arc<Services>) -> Result<Routes, tonic_reflection:
     let query = QueryServiceServer::new(query).max_decoding_message_size(bytes_max);
     let events = events::Events(Arc::clone(&services));
     let events = EventServiceServer::new(events).max_decoding_message_size(bytes_max);
+    let flight = flight::Flight::new(Arc::clone(&services));
+    let flight = FlightServiceServer::new(flight).max_decoding_message_size(bytes_max);
     let projections = ProjectionServiceServer::new(projections::Delivery(services));
 
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<QueryServiceServer<query::Queries>>().await;
     health.set_serving::<EventServiceServer<events::Events>>().await;
+    health.set_serving::<FlightServiceServer<flight::Flight>>().await;
     health.set_serving::<ProjectionServiceServer<projections::Delivery>>().await;
 
     let describe = || {
@@ -47,6 +53,7 @@ pub async fn routes(services: Arc<Services>) -> Result<Routes, tonic_reflection:
     };
     Ok(Routes::new(query)
         .add_service(events)
+        .add_service(flight)
         .add_service(projections)
         .add_service(health_service)
         .add_service(describe().build_v1()?)

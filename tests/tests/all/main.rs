@@ -16,6 +16,7 @@ mod docs;
 mod end_to_end;
 mod erase;
 mod faults;
+mod flight;
 mod http;
 mod model;
 mod projections;
