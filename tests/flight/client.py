@@ -42,7 +42,23 @@ def writes(cursor):
         "INSERT INTO staff (_id, name, age, _valid_from) VALUES ($1, $2, $3, $4)",
         [(f"e{n}", f"name {n}", n, dt.datetime(2026, 1, 1, tzinfo=UTC)) for n in range(3, 13)],
     )
+    check("rows of many runs", cursor.rowcount, 10)
+    cursor.execute("SELECT count(DISTINCT _tx) FROM staff WHERE age BETWEEN 3 AND 12")
+    check("one transaction", cursor.fetchone(), (1,))
     cursor.execute("UPDATE staff SET age = age + 1 WHERE _id = $1", ("e1",))
+    cursor.execute("UPDATE staff SET since = NULL WHERE _id = $1 RETURNING name", ("e1",))
+    check("returning", cursor.fetchall(), [("Ada",)])
+
+
+def prepared(cursor):
+    taken = cursor.adbc_prepare("SELECT name FROM staff WHERE age = $1 AND name <> $2")
+    check("parameters", taken.types, [pa.int64(), pa.string()])
+    for (age, name) in ((40, "Grace"), (5, "name 5")):
+        cursor.execute("SELECT name FROM staff WHERE age = $1 AND name <> $2", (age, "x"))
+        check("a prepared query", cursor.fetchone(), (name,))
+    values = (None, 1.5, b"\x00\xff", dt.date(2026, 1, 2), True, dt.datetime(2026, 1, 2, tzinfo=UTC))
+    cursor.execute("SELECT $1 AS a, $2 AS b, $3 AS c, $4 AS d, $5 AS e, $6 AS f", values)
+    check("typed parameters", cursor.fetchone(), values)
 
 
 def reads(cursor):
@@ -174,6 +190,7 @@ def main():
     with connect() as connection, connection.cursor() as cursor:
         parts = [
             ("writes", lambda: writes(cursor)),
+            ("prepared", lambda: prepared(cursor)),
             ("reads", lambda: reads(cursor)),
             ("large answers", lambda: large_answers(cursor)),
             ("as of", as_of),

@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
 use everwhen_query::Params;
 use everwhen_query::columns::{cast_column, field_type, json_of};
+use everwhen_storage::ColumnType;
 use parking_lot::Mutex;
 
 use super::session::Session;
@@ -126,8 +127,10 @@ impl Prepared {
                 columns.push((cast_column(array, &kind)?, kind));
             }
             for row in 0..batch.num_rows() {
-                let values = columns.iter().map(|(array, kind)| json_of(array, row, kind));
-                runs.push(Params::Positional(values.collect()));
+                let value = |(array, kind): &(ArrayRef, ColumnType)| {
+                    (json_of(array, row, kind), Some(kind.clone()))
+                };
+                runs.push(Params::Typed(columns.iter().map(value).collect()));
             }
         }
         Ok(runs)

@@ -5,15 +5,19 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{Schema, SchemaRef};
+use arrow::ipc::writer::IpcWriteOptions;
 use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::{
     ActionCreatePreparedStatementResult, ProstMessageExt, TicketStatementQuery,
 };
-use arrow_flight::{FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, Ticket};
+use arrow_flight::{
+    FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, SchemaAsIpc, Ticket,
+};
 use bytes::Bytes;
 use everwhen_query::Params;
-use everwhen_query::columns::timestamp_type;
+use everwhen_query::columns::{field_of, timestamp_type};
+use everwhen_storage::ColumnType;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use prost::Message as _;
 use tonic::Status;
@@ -24,7 +28,7 @@ use super::prepared::Prepared;
 use super::session::Session;
 use super::tickets::Taken;
 use crate::failure::{Answered, Failure};
-use crate::service::query::{Answer, Rows, Statement, run};
+use crate::service::query::{Answer, Rows, Statement, describe, run};
 use crate::service::tenant_of;
 use crate::service::write::Written;
 
@@ -70,12 +74,16 @@ impl Flight {
         session: Session,
         sql: String,
     ) -> Answered<ActionCreatePreparedStatementResult> {
-        self.services.limits.check_sql(&sql)?;
+        let described = describe(&self.services, session.statement(&sql)).await?;
         let handle = self.prepared.create(self.services.monotonic(), sql, session)?;
+        let dataset_schema = match &described.columns {
+            Some(shape) => schema_bytes(&shape.schema)?,
+            None => Bytes::new(),
+        };
         Ok(ActionCreatePreparedStatementResult {
             prepared_statement_handle: Bytes::from(handle),
-            dataset_schema: Bytes::new(),
-            parameter_schema: Bytes::new(),
+            dataset_schema,
+            parameter_schema: schema_bytes(&parameters_schema(&described.parameters))?,
         })
     }
 
@@ -93,10 +101,10 @@ impl Flight {
         }
     }
 
-    /// Runs a statement for its effect; returns how many rows it wrote, -1 where that is not known.
+    /// Runs a statement for its effect; returns how many rows it wrote, -1 for a query.
     pub(super) async fn update(&self, statement: Statement) -> Answered<i64> {
         match run(&self.services, statement).await? {
-            Answer::Written(written) => Ok(count_of(&written)),
+            Answer::Written(written) => Ok(i64::try_from(written.rows).unwrap_or(i64::MAX)),
             // A query for its effect alone has none.
             Answer::Rows(_) => Ok(-1),
         }
@@ -104,12 +112,11 @@ impl Flight {
 
     /// Runs a prepared statement once for each bound row, all in one transaction.
     pub(super) async fn update_prepared(&self, prepared: &Prepared) -> Answered<i64> {
-        let mut rows = 0;
-        for params in prepared.runs()? {
-            let statement = Statement { params, ..prepared.session.statement(&prepared.sql) };
-            rows += self.update(statement).await?;
-        }
-        Ok(rows)
+        let mut runs = prepared.runs()?.into_iter();
+        // Bound to nothing at all: there is nothing to run.
+        let Some(params) = runs.next() else { return Ok(0) };
+        let then = runs.map(|params| (prepared.sql.clone(), params)).collect();
+        self.update(Statement { params, then, ..prepared.session.statement(&prepared.sql) }).await
     }
 }
 
@@ -128,8 +135,19 @@ pub fn prepared_query(prepared: &Prepared, session: &Session) -> Answered<Statem
     Ok(Statement { params, ..session.statement(&prepared.sql) })
 }
 
-fn count_of(_written: &Written) -> i64 {
-    -1
+/// Returns the columns of a statement's parameters, named by their numbers; text where the
+/// statement does not tell.
+fn parameters_schema(kinds: &[Option<ColumnType>]) -> Schema {
+    let field = |(number, kind): (usize, &Option<ColumnType>)| {
+        field_of(&number.to_string(), kind.as_ref().unwrap_or(&ColumnType::Text))
+    };
+    Schema::new((1..).zip(kinds).map(field).collect::<Vec<_>>())
+}
+
+fn schema_bytes(schema: &Schema) -> Answered<Bytes> {
+    let options = IpcWriteOptions::default();
+    let message = IpcMessage::try_from(SchemaAsIpc::new(schema, &options)).map_err(internal)?;
+    Ok(message.0)
 }
 
 /// Returns the rows of a write: those of RETURNING, or its place.
