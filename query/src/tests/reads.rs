@@ -1,6 +1,6 @@
 //! Reads on both axes, as-of joins, stability at a basis, forms of answers.
 
-use everwhen_storage::{ColumnType, SystemTime, ValidTime};
+use everwhen_storage::{Clock as _, ColumnType, RealClock, SystemTime, ValidTime};
 use serde_json::json;
 
 use super::kit::{Kit, with_params};
@@ -245,4 +245,36 @@ async fn instants_in_nanoseconds_meet_open_ends() {
     let sql =
         "SELECT to_timestamp(at), to_timestamp_millis(at) FROM v WHERE to_timestamp(at) < now()";
     assert_eq!(kit.rows(sql).await, json!([["2025-08-31T00:00:00Z", "2025-08-31T00:00:00Z"]]));
+}
+
+/// Runs for minutes, and its join finds no row to pause at.
+const ENDLESS: &str = "SELECT count(*) AS n FROM (SELECT unnest(range(0, 300000)) AS a) x, \
+                       (SELECT unnest(range(0, 300000)) AS b) y WHERE a * b = -1";
+
+/// What was waited for has ended when the runtime can be dropped: its threads are joined.
+#[test]
+fn queries_and_writes_end_when_nobody_waits_for_them() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_stack_size(crate::QUERY_STACK_BYTES)
+        .enable_all()
+        .build()
+        .unwrap();
+    let began = RealClock.monotonic();
+    runtime.block_on(async {
+        let kit = Kit::new();
+        let short = std::time::Duration::from_millis(100);
+        let answer = kit.answer(Request::new(ENDLESS)).await;
+        let waited = tokio::time::timeout(short, super::kit::collect(answer)).await;
+        assert!(waited.is_err(), "it is not endless");
+        let mut write = Request::new(format!("INSERT INTO t (_id) {ENDLESS}"));
+        write.timeout = Some(short);
+        let Err(error) = kit.run(write).await else { panic!("it is not endless") };
+        assert_eq!(error.sqlstate(), "57014");
+        // The writer's turn is free again.
+        kit.write("INSERT INTO t (_id) SELECT 1").await;
+    });
+    drop(runtime);
+    let took = RealClock.monotonic().saturating_duration_since(began);
+    assert!(took < std::time::Duration::from_secs(20), "{took:?}");
 }
