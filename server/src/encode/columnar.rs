@@ -17,7 +17,7 @@ const GROUP_ROWS: usize = 128 << 10;
 
 /// Turns batches into bytes of a binary form.
 pub enum Columnar {
-    Arrow(StreamWriter<Vec<u8>>),
+    Arrow(Box<StreamWriter<Vec<u8>>>),
     Parquet(Box<ArrowWriter<Vec<u8>>>),
 }
 
@@ -27,7 +27,8 @@ impl Columnar {
     /// # Errors
     /// `internal_error` where the schema cannot be written.
     pub fn arrow(schema: &Schema) -> Answered<Self> {
-        StreamWriter::try_new(Vec::new(), schema).map(Self::Arrow).map_err(internal)
+        let writer = StreamWriter::try_new(Vec::new(), schema);
+        writer.map(|writer| Self::Arrow(Box::new(writer))).map_err(internal)
     }
 
     /// Begins a Parquet file.

@@ -87,9 +87,8 @@ impl Append {
         if self.pending_rows == 0 {
             return Ok(());
         }
-        let cancelled = self.listed.cancelled();
-        if cancelled.is_cancelled() {
-            return Err(self.partly(Failure::new(Code::Cancelled, "the load was cancelled")));
+        if self.listed.cancelled().is_cancelled() {
+            return Err(self.cancelled());
         }
         let batches = std::mem::take(&mut self.pending);
         let count = u64::try_from(self.pending_rows).unwrap_or(u64::MAX);
@@ -106,6 +105,23 @@ impl Append {
         self.listed.counter().add(count);
         self.last = Some(written.into());
         Ok(())
+    }
+
+    /// Waits for more rows from their sender, or for the end of the load by cancellation.
+    ///
+    /// # Errors
+    /// `cancelled`.
+    pub async fn or_cancelled<T>(&self, more: impl Future<Output = T>) -> Answered<T> {
+        let cancelled = self.listed.cancelled();
+        tokio::select! {
+            biased;
+            () = cancelled.cancelled() => Err(self.cancelled()),
+            more = more => Ok(more),
+        }
+    }
+
+    fn cancelled(&self) -> Failure {
+        self.partly(Failure::new(Code::Cancelled, "the load was cancelled"))
     }
 
     /// Says what was committed before a failure.

@@ -32,7 +32,7 @@ fn build_info() -> arrow_flight::error::Result<SqlInfoData> {
     info.append(SqlInfo::FlightSqlServerReadOnly, false);
     info.append(SqlInfo::FlightSqlServerSql, true);
     info.append(SqlInfo::FlightSqlServerSubstrait, false);
-    // Without transactions clients commit each statement by itself.
+    // There are some, of writes alone. Drivers told so would put everything into one, by default.
     let transactions = i32::from(SqlSupportedTransaction::None);
     info.append(SqlInfo::FlightSqlServerTransaction, transactions);
     info.append(SqlInfo::FlightSqlServerCancel, true);
@@ -108,7 +108,8 @@ mod tests {
     fn the_server_says_what_it_can() {
         let all = sql_info(CommandGetSqlInfo { info: Vec::new() }).unwrap();
         assert!(all.num_rows() > 20);
-        let one = CommandGetSqlInfo { info: vec![SqlInfo::FlightSqlServerCancel as u32] };
+        let cancel = u32::try_from(i32::from(SqlInfo::FlightSqlServerCancel)).unwrap();
+        let one = CommandGetSqlInfo { info: vec![cancel] };
         assert_eq!(sql_info(one).unwrap().num_rows(), 1);
     }
 

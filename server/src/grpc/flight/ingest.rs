@@ -1,14 +1,14 @@
 //! Bulk ingest: a stream of batches into a table that is there, or is made for it.
 
 use arrow::datatypes::{Schema, SchemaRef};
-use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::server::PeekableFlightDataStream;
 use arrow_flight::sql::{CommandStatementIngest, TableExistsOption, TableNotExistOption};
 use everwhen_query::columns::field_type;
 use everwhen_storage::ColumnType;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::StreamExt as _;
 
+use super::batches_of;
 use super::catalog::SCHEMA;
 use super::session::Session;
 use crate::failure::{Answered, Failure};
@@ -33,8 +33,7 @@ pub async fn ingest(
 ) -> Answered<i64> {
     let tenant = tenant_of(session.tenant.as_deref())?;
     let is_there = check(services, &command, &tenant.to_string())?;
-    let mut batches =
-        FlightRecordBatchStream::new_from_flight_data(stream.map_err(FlightError::from));
+    let mut batches = batches_of(stream);
     // The schema comes before the first batch.
     let mut first = batches.next().await.transpose().map_err(refused)?;
     if !is_there {
@@ -50,10 +49,12 @@ pub async fn ingest(
     loop {
         let batch = match first.take() {
             Some(batch) => batch,
-            None => match batches.next().await.transpose().map_err(refused)? {
-                Some(batch) => batch,
-                None => break,
-            },
+            None => {
+                match append.or_cancelled(batches.next()).await?.transpose().map_err(refused)? {
+                    Some(batch) => batch,
+                    None => break,
+                }
+            }
         };
         append.push(services, batch).await?;
     }

@@ -2,7 +2,7 @@
 //! and ODBC drivers.
 //!
 //! Decodes, calls a service, encodes; nothing else. `session` reads headers, `statements` runs,
-//! `tickets` and `prepared` keep what outlives a call, `catalog` and `facts` tell what there is.
+//! `tickets`, `prepared` and `transactions` keep what outlives a call, `catalog` and `facts` tell what there is.
 
 mod catalog;
 mod facts;
@@ -12,6 +12,7 @@ mod service;
 mod session;
 mod statements;
 mod tickets;
+mod transactions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,7 @@ use self::prepared::PreparedStatements;
 use self::session::Session;
 use self::statements::{Messages, at_hand, described};
 use self::tickets::Tickets;
+use self::transactions::Transactions;
 use super::{Shared, told};
 use crate::failure::{Answered, Failure};
 use crate::service::{blocking, tenant_of};
@@ -50,6 +52,7 @@ pub struct Flight {
     services: Shared,
     tickets: Tickets,
     prepared: PreparedStatements,
+    transactions: Transactions,
     /// Sweeps the tickets for as long as the service is there.
     _sweeping: JoinSet<()>,
 }
@@ -67,8 +70,8 @@ impl Flight {
                 swept.sweep(clock.monotonic());
             }
         });
-        let prepared = PreparedStatements::default();
-        Self { services, tickets, prepared, _sweeping: sweeping }
+        let (prepared, transactions) = (PreparedStatements::default(), Transactions::default());
+        Self { services, tickets, prepared, transactions, _sweeping: sweeping }
     }
 
     /// Answers the info of rows that do not depend on a statement.
@@ -101,8 +104,7 @@ impl Flight {
 
     /// Binds the parameters of a stream to a prepared statement.
     async fn bind(&self, handle: &[u8], stream: PeekableFlightDataStream) -> Answered<()> {
-        let mut batches =
-            FlightRecordBatchStream::new_from_flight_data(stream.map_err(FlightError::from));
+        let mut batches = batches_of(stream);
         let (mut bound, mut bytes) = (Vec::new(), 0);
         while let Some(batch) = batches.try_next().await.map_err(wrong_stream)? {
             bytes += batch.get_array_memory_size();
@@ -124,7 +126,7 @@ impl Flight {
         let tickets = info.into_iter().flat_map(|info| &info.endpoint);
         let handle = tickets
             .filter_map(|endpoint| endpoint.ticket.as_ref())
-            .find_map(|ticket| statement_handle(ticket))
+            .find_map(statement_handle)
             .ok_or_else(|| Failure::request("the flight's info holds no ticket of a statement"))?;
         let Some(query) = self.tickets.cancel(&tenant, &handle)? else {
             return Ok(CancelStatus::NotCancellable);
@@ -141,6 +143,14 @@ impl Flight {
         let status = self.cancel(&session, asked.info.as_ref())?;
         Ok(CancelFlightInfoResult { status: i32::from(status) })
     }
+}
+
+/// Returns the batches of a stream. A message may hold nothing but the command that it is for.
+fn batches_of(stream: PeekableFlightDataStream) -> FlightRecordBatchStream {
+    let messages = stream
+        .try_filter(|message| std::future::ready(!message.data_header.is_empty()))
+        .map_err(FlightError::from);
+    FlightRecordBatchStream::new_from_flight_data(messages)
 }
 
 /// Returns the handle within a statement's ticket.

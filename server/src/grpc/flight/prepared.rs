@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, RecordBatch};
+use bytes::Bytes;
 use everwhen_query::Params;
 use everwhen_query::columns::{cast_column, field_type, json_of};
 use everwhen_storage::ColumnType;
@@ -33,11 +34,13 @@ struct Entry {
 }
 
 /// A prepared statement.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Prepared {
     pub sql: String,
     /// What the call that made it said.
     pub session: Session,
+    /// The transaction that its runs are part of.
+    pub transaction: Option<Bytes>,
     /// What is bound: a row for each run; nothing where nothing was bound.
     pub bound: Vec<RecordBatch>,
 }
@@ -47,7 +50,7 @@ impl PreparedStatements {
     ///
     /// # Errors
     /// [`Code::Busy`] where too many are kept.
-    pub fn create(&self, now: Instant, sql: String, session: Session) -> Answered<String> {
+    pub fn create(&self, now: Instant, statement: Prepared) -> Answered<String> {
         let mut all = self.0.lock();
         all.retain(|_, entry| now.saturating_duration_since(entry.used) < UNUSED_LIFE);
         if all.len() >= PREPARED_MAX {
@@ -55,7 +58,6 @@ impl PreparedStatements {
             return Err(Failure::new(Code::Busy, detail).with_hint("close some of them"));
         }
         let handle = uuid::Uuid::new_v4().simple().to_string();
-        let statement = Prepared { sql, session, bound: Vec::new() };
         all.insert(handle.clone(), Entry { used: now, statement, bytes: 0 });
         Ok(handle)
     }
@@ -138,6 +140,7 @@ impl Prepared {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "any instant will do to count from")]
 mod tests {
     use std::sync::Arc;
 
@@ -158,7 +161,7 @@ mod tests {
     #[test]
     fn every_bound_row_is_a_run() {
         let (all, now) = (PreparedStatements::default(), Instant::now());
-        let handle = all.create(now, "SELECT $1, $2".to_owned(), Session::default()).unwrap();
+        let handle = all.create(now, Prepared::default()).unwrap();
         assert_eq!(all.get(now, handle.as_bytes()).unwrap().runs().unwrap().len(), 1);
         all.bind(now, handle.as_bytes(), vec![batch(3), batch(2)]).unwrap();
         assert_eq!(all.get(now, handle.as_bytes()).unwrap().runs().unwrap().len(), 5);
@@ -169,7 +172,7 @@ mod tests {
     #[test]
     fn there_is_an_end_to_how_many_are_kept() {
         let (all, now) = (PreparedStatements::default(), Instant::now());
-        let create = |at| all.create(at, String::new(), Session::default());
+        let create = |at| all.create(at, Prepared::default());
         (0..PREPARED_MAX).for_each(|_| drop(create(now).unwrap()));
         assert_eq!(create(now).unwrap_err().code, Code::Busy);
         create(now + UNUSED_LIFE * 2).unwrap();

@@ -6,23 +6,27 @@ use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::metadata::GetCatalogsBuilder;
 use arrow_flight::sql::server::{FlightSqlService, PeekableFlightDataStream};
 use arrow_flight::sql::{
-    ActionCancelQueryRequest, ActionCancelQueryResult, ActionClosePreparedStatementRequest,
-    ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult, CommandGetCatalogs,
-    CommandGetCrossReference, CommandGetDbSchemas, CommandGetExportedKeys, CommandGetImportedKeys,
-    CommandGetPrimaryKeys, CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables,
-    CommandGetXdbcTypeInfo, CommandPreparedStatementQuery, CommandPreparedStatementUpdate,
-    CommandStatementIngest, CommandStatementQuery, CommandStatementUpdate,
-    DoPutPreparedStatementResult, SqlInfo, TicketStatementQuery,
+    ActionBeginTransactionRequest, ActionBeginTransactionResult, ActionCancelQueryRequest,
+    ActionCancelQueryResult, ActionClosePreparedStatementRequest,
+    ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult,
+    ActionEndTransactionRequest, CommandGetCatalogs, CommandGetCrossReference, CommandGetDbSchemas,
+    CommandGetExportedKeys, CommandGetImportedKeys, CommandGetPrimaryKeys, CommandGetSqlInfo,
+    CommandGetTableTypes, CommandGetTables, CommandGetXdbcTypeInfo, CommandPreparedStatementQuery,
+    CommandPreparedStatementUpdate, CommandStatementIngest, CommandStatementQuery,
+    CommandStatementUpdate, DoPutPreparedStatementResult, EndTransaction, SqlInfo,
+    TicketStatementQuery,
 };
 use arrow_flight::{
     Action, ActionType, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse, Ticket,
 };
 use bytes::Bytes;
+use everwhen_query::Params;
 use futures::Stream;
 use prost::Message as _;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::prepared::Prepared;
 use super::session::Session;
 use super::statements::{Messages, prepared_query};
 use super::{Flight, catalog, facts, ingest};
@@ -67,7 +71,7 @@ impl FlightSqlService for Flight {
         request: Request<FlightDescriptor>,
     ) -> Info {
         let answer = async {
-            refuse_transaction(query.transaction_id.as_ref())?;
+            refuse_query_in(given(query.transaction_id).as_ref())?;
             let session = Session::of(request.metadata())?;
             let statement = session.statement(query.query);
             self.info(&session, statement, request.into_inner()).await
@@ -83,6 +87,7 @@ impl FlightSqlService for Flight {
         let answer = async {
             let handle = &query.prepared_statement_handle;
             let prepared = self.prepared.get(self.services.monotonic(), handle)?;
+            refuse_query_in(prepared.transaction.as_ref())?;
             let session = Session::of(request.metadata())?.or(&prepared.session);
             let statement = prepared_query(&prepared, &session)?;
             self.info(&session, statement, request.into_inner()).await
@@ -275,9 +280,11 @@ impl FlightSqlService for Flight {
         request: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
         let answer = async {
-            refuse_transaction(command.transaction_id.as_ref())?;
             let session = Session::of(request.metadata())?;
-            self.update(session.statement(command.query)).await
+            match given(command.transaction_id) {
+                None => self.update(session.statement(command.query)).await,
+                Some(id) => self.add(&session, &id, &command.query, vec![Params::None]).await,
+            }
         };
         self.tell("Flight/DoPut", answer.await)
     }
@@ -330,9 +337,9 @@ impl FlightSqlService for Flight {
         request: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
         let answer = async {
-            refuse_transaction(query.transaction_id.as_ref())?;
             let session = Session::of(request.metadata())?;
-            self.prepare(session, query.query).await
+            let (sql, transaction) = (query.query, given(query.transaction_id));
+            self.prepare(Prepared { sql, session, transaction, bound: Vec::new() }).await
         };
         self.tell("Flight/DoAction", answer.await)
     }
@@ -344,6 +351,35 @@ impl FlightSqlService for Flight {
     ) -> Result<(), Status> {
         self.prepared.close(&query.prepared_statement_handle);
         self.tell("Flight/DoAction", Ok(()))
+    }
+
+    async fn do_action_begin_transaction(
+        &self,
+        _query: ActionBeginTransactionRequest,
+        request: Request<Action>,
+    ) -> Result<ActionBeginTransactionResult, Status> {
+        let answer = Session::of(request.metadata()).and_then(|session| self.begin(&session));
+        let id = self.tell("Flight/DoAction", answer)?;
+        Ok(ActionBeginTransactionResult { transaction_id: Bytes::from(id) })
+    }
+
+    async fn do_action_end_transaction(
+        &self,
+        query: ActionEndTransactionRequest,
+        request: Request<Action>,
+    ) -> Result<(), Status> {
+        let answer = async {
+            let session = Session::of(request.metadata())?;
+            let commit = match query.action() {
+                EndTransaction::Commit => true,
+                EndTransaction::Rollback => false,
+                EndTransaction::Unspecified => {
+                    return Err(Failure::request("the action is neither commit nor rollback"));
+                }
+            };
+            self.end(&session, &query.transaction_id, commit).await
+        };
+        self.tell("Flight/DoAction", answer.await)
     }
 
     async fn do_action_cancel_query(
@@ -389,14 +425,17 @@ impl FlightSqlService for Flight {
     async fn register_sql_info(&self, _id: i32, _result: &SqlInfo) {}
 }
 
-/// There are no transactions over several calls.
-fn refuse_transaction(id: Option<&Bytes>) -> Answered<()> {
-    match id.filter(|id| !id.is_empty()) {
-        None => Ok(()),
-        Some(_) => {
-            let detail = "there are no transactions over several calls";
-            Err(Failure::of_sqlstate("0A000", detail.to_owned())
-                .with_hint("send the writes of a transaction together, parted by ;"))
-        }
+/// Takes an id: an empty one is absent.
+fn given(id: Option<Bytes>) -> Option<Bytes> {
+    id.filter(|id| !id.is_empty())
+}
+
+/// A transaction is run when it is committed, so there is nothing yet that its queries could read.
+fn refuse_query_in(transaction: Option<&Bytes>) -> Answered<()> {
+    if transaction.is_none() {
+        return Ok(());
     }
+    let detail = "a transaction over several calls takes updates alone";
+    Err(Failure::of_sqlstate("0A000", detail.to_owned())
+        .with_hint("run queries without the transaction's id"))
 }

@@ -71,11 +71,11 @@ impl Flight {
     /// Keeps a statement under a handle, and tells what it takes and answers where that is known.
     pub(super) async fn prepare(
         &self,
-        session: Session,
-        sql: String,
+        statement: Prepared,
     ) -> Answered<ActionCreatePreparedStatementResult> {
-        let described = describe(&self.services, session.statement(&sql)).await?;
-        let handle = self.prepared.create(self.services.monotonic(), sql, session)?;
+        let asked = statement.session.statement(&statement.sql);
+        let described = describe(&self.services, asked).await?;
+        let handle = self.prepared.create(self.services.monotonic(), statement)?;
         let dataset_schema = match &described.columns {
             Some(shape) => schema_bytes(&shape.schema)?,
             None => Bytes::new(),
@@ -110,13 +110,57 @@ impl Flight {
         }
     }
 
-    /// Runs a prepared statement once for each bound row, all in one transaction.
+    /// Runs a prepared statement once for each bound row, all in one transaction: its own, or the
+    /// one that it was prepared in.
     pub(super) async fn update_prepared(&self, prepared: &Prepared) -> Answered<i64> {
+        if let Some(id) = &prepared.transaction {
+            return self.add(&prepared.session, id, &prepared.sql, prepared.runs()?).await;
+        }
         let mut runs = prepared.runs()?.into_iter();
         // Bound to nothing at all: there is nothing to run.
         let Some(params) = runs.next() else { return Ok(0) };
         let then = runs.map(|params| (prepared.sql.clone(), params)).collect();
         self.update(Statement { params, then, ..prepared.session.statement(&prepared.sql) }).await
+    }
+}
+
+impl Flight {
+    /// Opens a transaction and returns its id.
+    pub(super) fn begin(&self, session: &Session) -> Answered<String> {
+        let tenant = tenant_of(session.tenant.as_deref())?;
+        self.transactions.begin(self.services.monotonic(), tenant)
+    }
+
+    /// Keeps a write, once for each of its parameters, until the transaction is committed. How
+    /// many rows it writes is known then: -1.
+    pub(super) async fn add(
+        &self,
+        session: &Session,
+        id: &[u8],
+        sql: &str,
+        runs: Vec<Params>,
+    ) -> Answered<i64> {
+        let described = describe(&self.services, session.statement(sql)).await?;
+        if !described.kind.writes() {
+            let detail = "a transaction over several calls takes writes alone";
+            return Err(Failure::of_sqlstate("0A000", detail.to_owned())
+                .with_hint("queries and definitions go without the transaction's id"));
+        }
+        let tenant = tenant_of(session.tenant.as_deref())?;
+        let writes = runs.into_iter().map(|params| (sql.to_owned(), params)).collect();
+        self.transactions.add(self.services.monotonic(), &tenant, id, writes)?;
+        Ok(-1)
+    }
+
+    /// Ends a transaction: its writes are one, or are not done.
+    pub(super) async fn end(&self, session: &Session, id: &[u8], commit: bool) -> Answered<()> {
+        let tenant = tenant_of(session.tenant.as_deref())?;
+        let mut writes = self.transactions.end(&tenant, id)?.into_iter();
+        if let (true, Some((sql, params))) = (commit, writes.next()) {
+            let then = writes.collect();
+            self.update(Statement { params, then, ..session.statement(sql) }).await?;
+        }
+        Ok(())
     }
 }
 

@@ -188,6 +188,7 @@ impl Open {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "any instant will do to count from")]
 mod tests {
     use arrow::datatypes::Schema;
 
