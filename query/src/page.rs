@@ -20,11 +20,12 @@ pub struct Page {
 /// # Errors
 /// 0A000 for a column that has no order, 22023 for a page beyond what can be counted.
 pub fn cut(plan: LogicalPlan, page: Page) -> Result<LogicalPlan> {
-    let number = |rows: u64| {
-        usize::try_from(rows)
-            .map_err(|_| Error::new(SqlState::InvalidParameter, "the page is out of range"))
-    };
+    let out_of_range = || Error::new(SqlState::InvalidParameter, "the page is out of range");
+    let number = |rows: u64| usize::try_from(rows).map_err(|_| out_of_range());
     let (offset, rows) = (number(page.offset)?, number(page.rows)?);
+    // The planner counts in int64.
+    let end = page.offset.checked_add(page.rows).ok_or_else(out_of_range)?;
+    i64::try_from(end).map_err(|_| out_of_range())?;
     let ordered = ordered(plan)?;
     Ok(LogicalPlanBuilder::from(ordered).limit(offset, Some(rows))?.build()?)
 }

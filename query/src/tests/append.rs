@@ -89,4 +89,9 @@ async fn a_page_is_cut_out_of_one_order() {
     assert_eq!(page(by, 0, 4).await, json!([[1], [3], [5], [0]]));
     assert_eq!(page(by, 4, 4).await, json!([[2], [4]]));
     assert_eq!(page("SELECT _id FROM t ORDER BY k LIMIT 2", 1, 5).await, json!([[2]]));
+    let page = Some(Page { offset: 1, rows: u64::MAX });
+    let Err(error) = kit.run(Request { page, ..Request::new("SELECT 1") }).await else {
+        panic!("it was cut")
+    };
+    assert_eq!(error.sqlstate(), "22023");
 }
