@@ -56,6 +56,8 @@ def prepared(cursor):
     for (age, name) in ((40, "Grace"), (5, "name 5")):
         cursor.execute("SELECT name FROM staff WHERE age = $1 AND name <> $2", (age, "x"))
         check("a prepared query", cursor.fetchone(), (name,))
+    schema = cursor.adbc_execute_schema("SELECT age, since FROM staff")
+    check("a schema without running", schema.types, [pa.int64(), pa.date32()])
     values = (None, 1.5, b"\x00\xff", dt.date(2026, 1, 2), True, dt.datetime(2026, 1, 2, tzinfo=UTC))
     cursor.execute("SELECT $1 AS a, $2 AS b, $3 AS c, $4 AS d, $5 AS e, $6 AS f", values)
     check("typed parameters", cursor.fetchone(), values)

@@ -36,14 +36,14 @@ pub async fn routes(services: Arc<Services>) -> Result<Routes, tonic_reflection:
     let query = QueryServiceServer::new(query).max_decoding_message_size(bytes_max);
     let events = events::Events(Arc::clone(&services));
     let events = EventServiceServer::new(events).max_decoding_message_size(bytes_max);
-    let flight = flight::Flight::new(Arc::clone(&services));
+    let flight = flight::Front(flight::Flight::new(Arc::clone(&services)));
     let flight = FlightServiceServer::new(flight).max_decoding_message_size(bytes_max);
     let projections = ProjectionServiceServer::new(projections::Delivery(services));
 
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<QueryServiceServer<query::Queries>>().await;
     health.set_serving::<EventServiceServer<events::Events>>().await;
-    health.set_serving::<FlightServiceServer<flight::Flight>>().await;
+    health.set_serving::<FlightServiceServer<flight::Front>>().await;
     health.set_serving::<ProjectionServiceServer<projections::Delivery>>().await;
 
     let describe = || {

@@ -6,6 +6,7 @@
 
 mod catalog;
 mod facts;
+mod front;
 mod ingest;
 mod prepared;
 mod service;
@@ -33,6 +34,7 @@ use prost::Message as _;
 use tokio::task::JoinSet;
 use tonic::{Request, Response, Status};
 
+pub use self::front::Front;
 use self::prepared::PreparedStatements;
 use self::session::Session;
 use self::statements::{Messages, at_hand, described};

@@ -87,6 +87,12 @@ impl Flight {
         })
     }
 
+    /// Returns the columns of a statement's rows in Arrow's form; nothing where it answers none.
+    pub(super) async fn columns_of(&self, session: &Session, sql: &str) -> Answered<Option<Bytes>> {
+        let described = describe(&self.services, session.statement(sql)).await?;
+        described.columns.map(|shape| schema_bytes(&shape.schema)).transpose()
+    }
+
     /// Returns the rows of a ticket.
     pub(super) async fn rows(&self, session: &Session, handle: &[u8]) -> Answered<Messages> {
         let tenant = tenant_of(session.tenant.as_deref())?;
