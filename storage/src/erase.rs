@@ -12,6 +12,7 @@
 //! ([`ledger`]) says how far each erasure is; a crash resumes it. No key stands in a file name, in
 //! the log or in the ledger's finished part.
 
+pub(crate) mod again;
 pub(crate) mod bytes;
 pub(crate) mod journal;
 pub(crate) mod ledger;

@@ -16,7 +16,6 @@ pub mod store_metrics;
 pub mod system_tables;
 pub mod write;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -45,8 +44,8 @@ pub struct Services {
     pub defining: tokio::sync::Mutex<()>,
     /// Held while a snapshot is taken.
     pub snapshotting: Arc<tokio::sync::Mutex<()>>,
-    /// Directories that any client may have snapshots taken into.
-    pub snapshot_targets: Vec<PathBuf>,
+    /// Directories and buckets that any client may have snapshots taken into.
+    pub snapshot_targets: Vec<String>,
     /// Runs statements, apart from the threads that serve connections.
     pub queries: tokio::runtime::Handle,
     /// When the server started.
