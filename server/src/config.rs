@@ -44,6 +44,9 @@ pub struct Config {
     pub record_bytes_max: usize,
     /// Directories and buckets that any client may have snapshots taken into.
     pub snapshot_targets: Vec<String>,
+    /// Where the journal is shipped to as it grows; `None` for nowhere.
+    pub journal_ship_to: Option<String>,
+    pub journal_ship_interval: Duration,
     /// How long requests may go on once the server stops.
     pub drain: Duration,
     /// How long an erasure waits for projections.
@@ -262,6 +265,30 @@ pub const KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "journal_ship_to",
+        doc: "snapshot target (an absolute directory, s3:// or gs://) that the journal is shipped to as it grows",
+        set: |c, raw| {
+            let place = text(raw)?;
+            check_target(&place)?;
+            c.journal_ship_to = Some(place);
+            Ok(())
+        },
+        show: |c| c.journal_ship_to.as_deref().map(quoted),
+    },
+    Key {
+        name: "journal_ship_interval_ms",
+        doc: "how often what is new of it is shipped: what a lost machine may lose",
+        set: |c, raw| {
+            let interval = millis(raw)?;
+            if interval.is_zero() {
+                return Err("must be at least 1".to_owned());
+            }
+            c.journal_ship_interval = interval;
+            Ok(())
+        },
+        show: |c| Some(c.journal_ship_interval.as_millis().to_string()),
+    },
+    Key {
         name: "drain_ms",
         doc: "how long requests may go on once the server was told to stop",
         set: |c, raw| millis(raw).map(|v| c.drain = v),
@@ -302,6 +329,8 @@ impl Default for Config {
             body_bytes_max: 64 << 20,
             record_bytes_max: 1 << 20,
             snapshot_targets: Vec::new(),
+            journal_ship_to: None,
+            journal_ship_interval: Duration::from_secs(10),
             drain: Duration::from_secs(10),
             erase_deadline: Duration::from_secs(7 * 24 * 3600),
         }

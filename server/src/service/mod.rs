@@ -30,6 +30,7 @@ use crate::failure::{Answered, Failure};
 use crate::health::Health;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::shipping::ShippingStatus;
 
 /// The parts of a running server that services use.
 pub struct Services {
@@ -46,6 +47,8 @@ pub struct Services {
     pub snapshotting: Arc<tokio::sync::Mutex<()>>,
     /// Directories and buckets that any client may have snapshots taken into.
     pub snapshot_targets: Vec<String>,
+    /// How far the journal is shipped.
+    pub shipping: ShippingStatus,
     /// Runs statements, apart from the threads that serve connections.
     pub queries: tokio::runtime::Handle,
     /// When the server started.

@@ -21,6 +21,7 @@ mod model;
 mod projections;
 mod replay;
 mod scenario;
+mod shipping;
 mod sinks;
 mod snapshots;
 mod tidy;
