@@ -140,6 +140,11 @@ impl Erased {
         Some(hash_under(self.secret.as_ref()?, prefix))
     }
 
+    /// Returns when a key was erased last, by its hash.
+    pub(crate) fn mark(&self, hash: u128) -> Option<SystemTime> {
+        self.at.get(&hash).copied()
+    }
+
     /// Returns the secret, where there is one.
     pub(crate) const fn secret(&self) -> Option<&[u8; 16]> {
         self.secret.as_ref()

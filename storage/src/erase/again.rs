@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rocksdb::WriteBatch;
 
-use super::{ERASED, SECRET, hash_under};
+use super::{ERASED, Erased, SECRET, hash_under};
 use crate::batch::{Batch, Tx, Write, WriteKind};
 use crate::engine::Engine;
 use crate::error::Result;
@@ -37,6 +37,20 @@ pub(crate) struct Again {
     pub(crate) table_name: String,
     /// When it was asked for.
     pub(crate) at: SystemTime,
+    /// False where the directory's own history has it: then it may lack the mark alone, since a
+    /// journal that has forgotten the key has none for a key that never came back.
+    pub(crate) is_new: bool,
+}
+
+/// Gives a directory that has erased nothing the secret of another one with its past, so that both
+/// know a key by the same hash.
+pub(crate) fn adopt_secret(engine: &Engine, secret: [u8; 16]) -> Result<()> {
+    if engine.get(Family::Meta, SECRET)?.is_some() {
+        return Ok(());
+    }
+    let mut writes = WriteBatch::default();
+    writes.put_cf(engine.family(Family::Meta), SECRET, secret);
+    engine.write(writes, true)
 }
 
 /// Leaves out what is of tables that the store does not have.
@@ -53,7 +67,8 @@ pub(crate) fn retain_known(store: &Store, erasures: &mut Vec<Again>) {
 /// when it is opened next.
 pub(crate) fn mark(store: &Store, erasures: &[Again]) -> Result<usize> {
     let engine = store.engine()?;
-    let mut secret = store.erase_secret()?;
+    let known = Erased::load(&engine)?;
+    let mut secret = known.secret().copied();
     let family = engine.family(Family::Meta);
     let mut writes = WriteBatch::default();
     let mut others = 0;
@@ -64,6 +79,9 @@ pub(crate) fn mark(store: &Store, erasures: &[Again]) -> Result<usize> {
             continue;
         }
         writes.put_cf(family, SECRET, ours);
+        if known.mark(again.hash).is_some_and(|at| again.at <= at) {
+            continue;
+        }
         // In order of their times: the last one stays.
         let mut value = vec![row::FORMAT];
         value.extend_from_slice(&again.at.micros().to_le_bytes());
@@ -73,7 +91,7 @@ pub(crate) fn mark(store: &Store, erasures: &[Again]) -> Result<usize> {
     Ok(others)
 }
 
-/// Erases the keys that the store has, each at the time it was erased at where that is still to
+/// Makes the new ones again for keys that the store has, each at the time it was erased at where that is still to
 /// come in the store's history; answers with how many there were.
 pub(crate) fn erase(store: &Store, erasures: &[Again]) -> Result<usize> {
     let mut writes: BTreeMap<SystemTime, Vec<Write>> = BTreeMap::new();
@@ -99,7 +117,7 @@ pub(crate) fn erase(store: &Store, erasures: &[Again]) -> Result<usize> {
 fn found(engine: &Engine, erasures: &[Again]) -> Result<Vec<(SystemTime, Write)>> {
     type Wanted = HashMap<u128, SystemTime>;
     let mut tables: BTreeMap<(Vec<u8>, [u8; 16]), (&Again, Wanted)> = BTreeMap::new();
-    for again in erasures {
+    for again in erasures.iter().filter(|again| again.is_new) {
         let of_table = key::table_prefix(&again.tenant, again.table);
         let (_, wanted) =
             tables.entry((of_table, again.secret)).or_insert_with(|| (again, Wanted::new()));

@@ -47,7 +47,8 @@ impl Prepared {
         let unfinished = !finish(&store)?;
         store.close()?;
         failpoint::pass("restore.erased");
-        Ok(ErasedAgain { erasures: erasures.len(), keys, unmarked, unfinished })
+        let new = erasures.iter().filter(|again| again.is_new).count();
+        Ok(ErasedAgain { erasures: new, keys, unmarked, unfinished })
     }
 }
 

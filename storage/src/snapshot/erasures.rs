@@ -91,47 +91,81 @@ pub(super) fn put(store: &Store, target: &Target, after: TxId) -> Result<TxId> {
     Ok(last)
 }
 
-/// Returns the erasures that a restored directory may lack: all that the target knows of directories
-/// that have the snapshot's past, in the order of their times, but those that `has` says it has.
+/// Says what is wrong with the ledgers of a target.
+pub(super) fn problems(target: &Target) -> Result<Vec<String>> {
+    let mut problems = Vec::new();
+    for found in target.place().list("erasures")? {
+        if let Some(bytes) = target.place().whole(&found.name)?
+            && let Err(why) = unseal::<Ledger>(&KIND, &bytes)
+        {
+            problems.push(format!("{}: {why}", target.place().shown(&found.name)));
+        }
+    }
+    Ok(problems)
+}
+
+/// Returns the erasures after a snapshot that the target knows of directories with its past, in the
+/// order of their times; `has` says which of their transactions the restored directory has.
 pub(super) fn since(
     target: &Target,
     manifest: &Manifest,
     has: impl Fn(&str, TxId) -> bool,
 ) -> Result<Vec<Again>> {
     let mut all = Vec::new();
-    for found in target.place().list("erasures")? {
-        let damaged = |why: String| {
-            let why = format!("{why}; without it what was erased could come back");
-            Error::Snapshot { place: target.place().shown(&found.name), why }
-        };
-        let Some(bytes) = target.place().whole(&found.name)? else { continue };
-        let ledger: Ledger = unseal(&KIND, &bytes).map_err(damaged)?;
-        let lineage = Lineage {
-            incarnation: ledger.incarnation.clone(),
-            ancestors: ledger.ancestors,
-            began_at: 0,
-        };
-        if !lineage.has(manifest) {
-            continue;
-        }
-        let hex = |text: &str| {
-            u128::from_str_radix(text, 16).map_err(|_| damaged("a hash is none".to_owned()))
-        };
-        let secret = hex(&ledger.secret)?.to_be_bytes();
+    for (name, ledger) in ledgers(target, manifest)? {
+        let secret = hex(target, &name, &ledger.secret)?.to_be_bytes();
         for line in ledger.erasures {
-            if has(&ledger.incarnation, TxId::new(line.tx)) {
+            let tx = TxId::new(line.tx);
+            if ledger.incarnation == manifest.incarnation && tx <= manifest.tx() {
                 continue;
             }
             all.push(Again {
                 secret,
-                hash: hex(&line.hash)?,
+                hash: hex(target, &name, &line.hash)?,
                 tenant: Tenant::new(&line.tenant)?,
                 table: TableId(line.table),
                 table_name: line.table_name,
                 at: SystemTime::from_micros(line.at),
+                is_new: !has(&ledger.incarnation, tx),
             });
         }
     }
     all.sort_by_key(|again| again.at);
     Ok(all)
+}
+
+/// Returns the secret that directories with a snapshot's past hash under, if they erased anything.
+pub(super) fn secret(target: &Target, manifest: &Manifest) -> Result<Option<[u8; 16]>> {
+    match ledgers(target, manifest)?.first() {
+        Some((name, ledger)) => Ok(Some(hex(target, name, &ledger.secret)?.to_be_bytes())),
+        None => Ok(None),
+    }
+}
+
+/// Returns the ledgers of directories with a snapshot's past, with the names of their files.
+fn ledgers(target: &Target, manifest: &Manifest) -> Result<Vec<(String, Ledger)>> {
+    let mut all = Vec::new();
+    for found in target.place().list("erasures")? {
+        let Some(bytes) = target.place().whole(&found.name)? else { continue };
+        let ledger: Ledger =
+            unseal(&KIND, &bytes).map_err(|why| damaged(target, &found.name, &why))?;
+        let lineage = Lineage {
+            incarnation: ledger.incarnation.clone(),
+            ancestors: ledger.ancestors.clone(),
+            began_at: 0,
+        };
+        if lineage.has(manifest) {
+            all.push((found.name, ledger));
+        }
+    }
+    Ok(all)
+}
+
+fn damaged(target: &Target, name: &str, why: &str) -> Error {
+    let why = format!("{why}; without it what was erased could come back");
+    Error::Snapshot { place: target.place().shown(name), why }
+}
+
+fn hex(target: &Target, name: &str, text: &str) -> Result<u128> {
+    u128::from_str_radix(text, 16).map_err(|_| damaged(target, name, "a hash is none"))
 }

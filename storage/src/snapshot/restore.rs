@@ -17,13 +17,15 @@ use serde::{Deserialize, Serialize};
 
 use super::Watch;
 use super::create::{Described, refuse_hollow};
+use super::erasures;
 use super::journal::{Segment, Stretch, following};
 use super::manifest::{Ancestor, Manifest, Part};
 use super::parallel::{Meter, each};
 use super::place::{For, Held, blob_name};
 use super::target::{Listed, Target, problem};
 use crate::disk::{self, io_error, names, sync_folder, write_whole};
-use crate::engine::{adopt, new_incarnation};
+use crate::engine::{Engine, adopt, new_incarnation};
+use crate::erase::again::adopt_secret;
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::time::SystemTime;
@@ -180,6 +182,10 @@ impl Prepared {
                 why: "it is missing".to_owned(),
             })
         })?;
+        // Before the replay: what it erases gets the hashes that the ledgers have.
+        if let Some(secret) = erasures::secret(&self.target, &self.manifest)? {
+            adopt_secret(&Engine::open(&self.work.folder, CACHE_BYTES)?, secret)?;
+        }
         self.path = stretches.iter().map(|s| (s.incarnation.clone(), s.until)).collect();
         let fetched = |stretch: Stretch| Fetched {
             segments: stretch.segments.iter().map(local).collect(),
@@ -347,6 +353,8 @@ fn parent_of(path: &Path) -> &Path {
     }
 }
 
+/// Enough to write one entry.
+const CACHE_BYTES: usize = 8 << 20;
 /// The folder that the journal is fetched to.
 const JOURNAL: &str = "journal";
 
