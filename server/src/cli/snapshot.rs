@@ -232,30 +232,60 @@ fn verify(target: &Target, snapshot: Option<u64>) -> anyhow::Result<()> {
     let bar = Bar::new();
     let watch = |progress: &Progress| bar.show(progress);
     let checked = snapshot::check(target, snapshot, scratch.path(), &watch)?;
+    let (journals, ledgers) = match snapshot {
+        Some(_) => (Vec::new(), Vec::new()),
+        None => {
+            let journals = snapshot::check_journals(target, scratch.path(), &watch)?;
+            (journals, snapshot::check_erasures(target)?)
+        }
+    };
     drop(bar);
     let mut out = std::io::stdout();
     let mut bad = 0;
     for one in &checked {
-        if one.problems.is_empty() {
-            let bytes = one.manifest.as_ref().map_or(0, snapshot::Manifest::bytes);
-            writeln!(out, "snapshot {}: good, {}", one.snapshot, size(bytes))?;
-            continue;
-        }
-        bad += 1;
-        writeln!(out, "snapshot {}: DAMAGED", one.snapshot)?;
-        for problem in &one.problems {
-            writeln!(out, "  {problem}")?;
-        }
+        let bytes = one.manifest.as_ref().map_or(0, snapshot::Manifest::bytes);
+        let what = format!("snapshot {}", one.snapshot);
+        bad += tell(&mut out, &what, &size(bytes), &one.problems)?;
     }
-    if bad == 0 {
-        return Ok(());
+    let mut beside = 0;
+    for one in &journals {
+        let what = format!("journal of {}", one.incarnation);
+        let reach = format!("{} segments up to transaction {}", one.segments, one.last);
+        beside += tell(&mut out, &what, &reach, &one.problems)?;
     }
-    let text = format!(
-        "{bad} of {} snapshots are damaged: remove the blobs named above and take a snapshot \
-         again while the server still has its files, or remove the manifests",
-        checked.len()
-    );
-    Err(Told(format!("error: {text}")).into())
+    if !ledgers.is_empty() {
+        beside += tell(&mut out, "erasures", "", &ledgers)?;
+    }
+    let advice = match (bad, beside) {
+        (0, 0) => return Ok(()),
+        (0, _) => "what stands beside the snapshots is damaged: bring back the files named above \
+                   from a copy, or restore with --no-journal where it is a journal"
+            .to_owned(),
+        _ => format!(
+            "{bad} of {} snapshots are damaged: remove the blobs named above and take a snapshot \
+             again while the server still has its files, or remove the manifests",
+            checked.len()
+        ),
+    };
+    Err(Told(format!("error: {advice}")).into())
+}
+
+/// Prints what was found out about one thing; 1 where it is damaged.
+fn tell(
+    out: &mut std::io::Stdout,
+    what: &str,
+    good: &str,
+    problems: &[String],
+) -> anyhow::Result<usize> {
+    if problems.is_empty() {
+        writeln!(out, "{what}: good, {good}")?;
+        return Ok(0);
+    }
+    writeln!(out, "{what}: DAMAGED")?;
+    for problem in problems {
+        writeln!(out, "  {problem}")?;
+    }
+    Ok(1)
 }
 
 fn prune(target: &Target, last: Option<u64>, days: Option<u32>) -> anyhow::Result<()> {

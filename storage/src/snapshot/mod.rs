@@ -13,6 +13,7 @@
 mod again;
 mod bucket;
 mod check;
+mod check_journal;
 mod create;
 mod directory;
 mod erasures;
@@ -32,6 +33,7 @@ use std::ops::ControlFlow;
 
 pub use again::ErasedAgain;
 pub use check::{Checked, check};
+pub use check_journal::{CheckedJournal, check_erasures, check_journals};
 pub use create::{Created, create, proof_name};
 pub use manifest::{Ancestor, FamilyCount, Manifest, Part, Source};
 pub use prune::{Keep, Pruned, prune};

@@ -62,6 +62,22 @@ fn what_is_shipped_leads_on_from_a_snapshot() {
         assert_eq!((last.first, last.last), (TxId::new(11), TxId::new(12)));
         assert!(!directory.join("data/ship/segment").exists());
 
+        let checked = check_journals(&target, &directory.0, GO_ON).unwrap();
+        assert_eq!((checked[0].segments, checked[0].last), (3, TxId::new(12)));
+        assert_eq!(checked[0].problems, [""; 0]);
+        let name = format!("journal/{}/{:020}-{:020}.journal", store.incarnation(), 6, 10);
+        let good = target.place().whole(&name).unwrap().unwrap();
+        let mut bad = good.clone();
+        bad[good.len() / 2] ^= 1;
+        for content in [bad, good[..good.len() - 1].to_vec(), good] {
+            target.place().remove(std::slice::from_ref(&name)).unwrap();
+            let checked = check_journals(&target, &directory.0, GO_ON).unwrap_err().to_string();
+            assert!(checked.contains("does not follow"), "{checked}");
+            target.place().create(&name, &content).unwrap();
+            let problems = check_journals(&target, &directory.0, GO_ON).unwrap().remove(0).problems;
+            assert!(problems.iter().all(|problem| problem.contains(&name)), "{problems:?}");
+        }
+
         let data = directory.join("again");
         let mut prepared = prepare(&target, &data, Asked::default(), GO_ON).unwrap();
         let fetched = prepared.fetch_journal(None, GO_ON).unwrap();
@@ -192,10 +208,12 @@ fn what_was_erased_since_the_snapshot_is_erased_again() {
         let mut prepared = prepare(&target, &data, Asked::default(), GO_ON).unwrap();
         assert_eq!(prepared.erase_again(clock()).unwrap(), ErasedAgain::default());
 
+        assert_eq!(check_erasures(&target).unwrap(), [""; 0]);
         let ledger = target.place().list("erasures").unwrap().remove(0).name;
         target.place().remove(std::slice::from_ref(&ledger)).unwrap();
         target.place().create(&ledger, b"everwhen erasures 1 sha256 00\n{}\n").unwrap();
         let refused = prepared.erase_again(clock()).unwrap_err().to_string();
         assert!(refused.contains("tampered with") && refused.contains(&ledger), "{refused}");
+        assert_eq!(check_erasures(&target).unwrap().len(), 1);
     }
 }
