@@ -88,7 +88,7 @@ async fn run(
     status: ShippingStatus,
     stop: CancellationToken,
 ) {
-    let mut told = String::new();
+    let mut failed: u64 = 0;
     loop {
         let is_last = stop.is_cancelled();
         let this = Arc::clone(&shipper);
@@ -103,19 +103,20 @@ async fn run(
         };
         match &outcome {
             Ok(shipped) => {
-                if !told.is_empty() {
+                if failed > 0 {
                     tracing::info!(target_name = %target, "the journal is shipped again");
                 }
-                told.clear();
+                failed = 0;
                 if let Some(Shipped { first, last, bytes, .. }) = shipped {
                     tracing::debug!(first = first.get(), last = last.get(), bytes, "shipped");
                 }
             }
             Err(error) => {
-                if *error != told {
-                    tracing::warn!(%error, target_name = %target, "the journal was not shipped");
+                failed += 1;
+                // Not at every try of a long outage.
+                if failed.is_power_of_two() {
+                    tracing::warn!(%error, failed, "the journal was not shipped, tried again");
                 }
-                told.clone_from(error);
             }
         }
         status.note(reached, &outcome);

@@ -12,6 +12,9 @@ use everwhen_tests::{one_at_a_time, shared_broker};
 use serde_json::json;
 
 const CLOCK: &str = "2026-03-01T00:00:00Z";
+/// How often the journal is shipped; or at the start and the end alone.
+const OFTEN_MS: u64 = 20;
+const NEVER_MS: u64 = 3_600_000;
 /// No clock of a restored server may stand before what it holds.
 const LATER: &str = "2026-04-01T00:00:00Z";
 
@@ -28,7 +31,7 @@ struct Place {
 }
 
 impl Place {
-    async fn start(store: Option<Buckets>) -> Result<Self> {
+    async fn start(store: Option<Buckets>, interval_ms: u64) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let target = match &store {
             Some(store) => store.target("shipped"),
@@ -38,7 +41,7 @@ impl Place {
         let lines = [
             format!("snapshot_targets = [{target:?}]"),
             format!("journal_ship_to = {target:?}"),
-            "journal_ship_interval_ms = 20".to_owned(),
+            format!("journal_ship_interval_ms = {interval_ms}"),
         ];
         std::fs::write(&config, lines.join("\n"))?;
         let server = Self::serve(dir.path(), "data", CLOCK, store.as_ref()).await?;
@@ -115,7 +118,7 @@ async fn machine_lost(kind: &str) -> Result<()> {
         Some(kind) => Some(Buckets::start(kind).await?),
         None => None,
     };
-    let mut place = Place::start(store).await?;
+    let mut place = Place::start(store, OFTEN_MS).await?;
     let client = &place.server.client;
     client.sql("INSERT INTO desks (_id, n) VALUES ('before', 1)").await?;
     place.snapshot()?;
@@ -191,7 +194,7 @@ async fn with_a_topic() -> Result<()> {
     let broker = shared_broker();
     let topic = format!("shipping_{}", std::process::id());
     broker.create_topic(&topic, 2, &[]).await?;
-    let mut place = Place::start(None).await?;
+    let mut place = Place::start(None, OFTEN_MS).await?;
     let model = format!(
         "CREATE STREAM read FROM KAFKA (brokers = '{}', topic = '{topic}')
          FORMAT JSON (id TEXT, n BIGINT, at TIMESTAMPTZ);
@@ -255,11 +258,18 @@ fn holds(folder: &Path, wanted: &[u8]) -> Result<Option<PathBuf>> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_erased_does_not_come_back_with_an_older_snapshot() {
     let _turn = one_at_a_time();
-    erased().await.unwrap();
+    erased(OFTEN_MS).await.unwrap();
 }
 
-async fn erased() -> Result<()> {
-    let mut place = Place::start(None).await?;
+/// The same where the journal has forgotten the keys before it is shipped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_erased_before_it_was_shipped_does_not_come_back_either() {
+    let _turn = one_at_a_time();
+    erased(NEVER_MS).await.unwrap();
+}
+
+async fn erased(interval_ms: u64) -> Result<()> {
+    let mut place = Place::start(None, interval_ms).await?;
     let client = &place.server.client;
     client
         .script(
@@ -286,8 +296,17 @@ async fn erased() -> Result<()> {
     client.sql("ERASE FROM seen WHERE _id = 'person-43'").await?;
     client.set_clock("2026-03-03T00:00:00Z").await?;
     client.sql("INSERT INTO people (_id, name) VALUES ('after', 'x')").await?;
-    place.wait_shipped().await?;
-    place.server.kill();
+    if interval_ms == OFTEN_MS {
+        place.wait_shipped().await?;
+        place.server.kill();
+    } else {
+        let left = "SELECT state FROM everwhen.erasures WHERE state <> 'erased'";
+        eventually("the bytes are gone", || async {
+            Ok(place.server.client.rows(left).await?.is_empty())
+        })
+        .await?;
+        place.server.stop()?;
+    }
 
     let to_tx = tx.to_string();
     let ways: [&[&str]; 4] = [&[], &["--no-journal"], &["--tx", &to_tx], &["--snapshot", "1"]];
@@ -327,7 +346,7 @@ async fn a_target_that_is_away_stops_nothing_and_is_shipped_to_later() {
 }
 
 async fn away() -> Result<()> {
-    let mut place = Place::start(None).await?;
+    let mut place = Place::start(None, OFTEN_MS).await?;
     place.server.client.sql("INSERT INTO desks (_id, n) VALUES ('a', 1)").await?;
     place.snapshot()?;
     place.wait_shipped().await?;
@@ -338,11 +357,14 @@ async fn away() -> Result<()> {
     place.server.client.sql("INSERT INTO desks (_id, n) VALUES ('b', 2)").await?;
     eventually("the failure is told", || async {
         let url = format!("{}/metrics", place.server.admin);
-        Ok(reqwest::get(url).await?.text().await?.contains("everwhen_journal_ship_failing 1"))
+        let page = reqwest::get(url).await?.text().await?;
+        Ok(page.lines().any(|line| line == "everwhen_journal_ship_failing 1"))
     })
     .await?;
     place.server.client.sql("INSERT INTO desks (_id, n) VALUES ('c', 3)").await?;
     ensure!(place.server.log_text().contains("the journal was not shipped"), "no warning");
+    let status = place.server.client.get("/v1/status").await?;
+    ensure!(status.body["journal"]["state"] == "failing", "{status:?}");
     std::fs::remove_file(&partial)?;
     std::fs::create_dir(&partial)?;
     place.wait_shipped().await?;
@@ -360,7 +382,7 @@ async fn a_server_killed_while_it_ships_goes_on_where_the_target_stands() {
 }
 
 async fn killed() -> Result<()> {
-    let mut place = Place::start(None).await?;
+    let mut place = Place::start(None, OFTEN_MS).await?;
     place.server.client.sql("INSERT INTO desks (_id, n) VALUES ('first', 0)").await?;
     place.snapshot()?;
     let config = text(&place.dir.path().join("everwhen.toml"));
