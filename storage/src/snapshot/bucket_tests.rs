@@ -2,7 +2,7 @@
 
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -31,15 +31,26 @@ struct Faulty {
     inner: Arc<InMemory>,
     writes_left: AtomicI64,
     bytes_written: AtomicU64,
+    /// The credentials may only read.
+    is_denied: AtomicBool,
 }
 
 impl Faulty {
     fn new() -> Arc<Self> {
         let writes_left = AtomicI64::new(i64::MAX);
-        Arc::new(Self { inner: Arc::default(), writes_left, bytes_written: AtomicU64::default() })
+        Arc::new(Self {
+            inner: Arc::default(),
+            writes_left,
+            bytes_written: AtomicU64::default(),
+            is_denied: AtomicBool::default(),
+        })
     }
 
     fn pass(&self) -> StoreResult<()> {
+        if self.is_denied.load(Ordering::SeqCst) {
+            let (path, source) = ("it".to_owned(), "403".into());
+            return Err(object_store::Error::PermissionDenied { path, source });
+        }
         if self.writes_left.fetch_sub(1, Ordering::SeqCst) > 0 {
             return Ok(());
         }
@@ -263,6 +274,24 @@ fn leases_exclude_each_other_and_those_of_the_dead_run_out() {
         prune(&place.target, Keep::default()).unwrap();
     }
     assert_eq!(place.target.place().list("locks").unwrap(), []);
+}
+
+#[test]
+fn whoever_may_only_read_can_verify_and_restore() {
+    let place = Place::new();
+    let store = place.data(3);
+    create(&store, &place.target, GO_ON).unwrap();
+    place.store.is_denied.store(true, Ordering::SeqCst);
+    let checked = check(&place.target, None, &place.directory.0, GO_ON).unwrap();
+    assert_eq!(checked[0].problems, [""; 0]);
+    place.restore().unwrap();
+    for refused in [
+        create(&store, &place.target, GO_ON).map(|_| ()),
+        prune(&place.target, Keep::default()).map(|_| ()),
+    ] {
+        let why = refused.unwrap_err().to_string();
+        assert!(why.contains("locks") && why.contains("credentials may not write"), "{why}");
+    }
 }
 
 #[test]
