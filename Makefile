@@ -16,7 +16,7 @@ demo: ## Plays three scenarios end to end; needs no account and no broker
 	cargo build --locked --bin everwhen
 	@$(CARGO_TARGET_DIR)/debug/everwhen demo
 
-test: ## Runs all tests, with a real Kafka broker, the BigQuery emulator and a Flight SQL client
+test: ## Runs all tests, with a real Kafka broker, the BigQuery emulator, an S3 server and real clients
 	@scripts/setup test
 	cargo build --locked --bin everwhen
 	cargo test --locked --workspace

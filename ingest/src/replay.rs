@@ -31,6 +31,20 @@ pub struct ReplayOptions {
     /// The last transaction wanted; all of the journal where nothing. A batch is never parted: the
     /// last one is that which holds this transaction.
     pub through: Option<TxId>,
+    /// Stops before the batch that holds a later transaction than this.
+    pub at_most: Option<TxId>,
+    /// Stops before the batch that holds a transaction recorded later than this.
+    pub at_most_time: Option<SystemTime>,
+}
+
+impl ReplayOptions {
+    /// True where an entry is beyond what is wanted.
+    fn ends_before(&self, entry: &JournalEntry) -> bool {
+        let last = entry.last_tx();
+        self.through.is_some_and(|through| through < entry.first_tx)
+            || self.at_most.is_some_and(|most| most < last)
+            || self.at_most_time.is_some_and(|most| most < entry.system_time_of(last))
+    }
 }
 
 /// Where a replay came to.
@@ -112,7 +126,7 @@ impl Replaying<'_> {
             match part {
                 SegmentPart::Letter(letter) => self.letters.push(letter),
                 SegmentPart::Entry(entry, definitions) => {
-                    if self.options.through.is_some_and(|through| through < entry.first_tx) {
+                    if self.options.ends_before(&entry) {
                         return Ok(false);
                     }
                     self.entry(*entry, definitions)?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use everwhen_ingest::{Ingest, IngestOptions};
 use everwhen_projector::compute::{ProjectionOptions, Projections};
 use everwhen_query::{Engine, EngineOptions};
+use everwhen_storage::snapshot::Target;
 use everwhen_storage::{Clock, ManualClock, Options, RealClock, Standing, Store, Tuning};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::{Handle, Runtime};
@@ -25,6 +26,7 @@ use crate::service::running::Running;
 use crate::service::system_tables::{
     ProjectionErrorsTable, ProjectionsTable, QueriesTable, StreamsTable,
 };
+use crate::shipping::{Shipping, ShippingStatus};
 
 /// Why the server could not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +90,7 @@ pub struct RunningApp {
     delivery: Option<Delivery>,
     endpoints_file: PathBuf,
     housekeeping: Housekeeping,
+    shipping: Option<Shipping>,
     drain: Duration,
     _queries: QueryThreads,
 }
@@ -171,6 +174,11 @@ impl App {
         services.projections.start();
         let (store, projections) = (services.store.clone(), Arc::clone(&services.projections));
         let housekeeping = Housekeeping::start(store, projections, config.erase_deadline);
+        let shipping =
+            config.journal_ship_to.as_deref().map(Target::at).transpose()?.map(|target| {
+                let (store, status) = (services.store.clone(), services.shipping.clone());
+                Shipping::start(store, target, config.journal_ship_interval, status)
+            });
         let delivery = delivery.map(Delivery::start);
         services.health.set_ready();
         let app = RunningApp {
@@ -180,6 +188,7 @@ impl App {
             delivery,
             endpoints_file,
             housekeeping,
+            shipping,
             drain: config.drain,
             _queries: queries,
         };
@@ -268,6 +277,10 @@ impl RunningApp {
         self.housekeeping.stop(self.drain).await;
         self.services.projections.stop().await;
         self.services.ingest.stop().await;
+        // Last: it takes along what the others wrote at their end.
+        if let Some(shipping) = self.shipping {
+            shipping.stop(self.drain).await;
+        }
     }
 }
 
@@ -285,6 +298,7 @@ async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> Result<Store, Err
         background_jobs: config.background_jobs,
         background_bytes_per_second: bytes(config.background_bytes_per_second),
         disk_reserve_bytes: bytes(config.disk_reserve_bytes),
+        is_uncompressed: std::env::var_os("EVERWHEN_TEST_UNCOMPRESSED").is_some(),
     };
     match tokio::task::spawn_blocking(move || Store::open_tuned(options, &tuning)).await {
         Ok(store) => Ok(store?),
@@ -334,6 +348,7 @@ fn build_services(config: &Config, store: Store, queries: Handle) -> Result<Arc<
         defining: tokio::sync::Mutex::new(()),
         snapshotting: Arc::default(),
         snapshot_targets: config.snapshot_targets.clone(),
+        shipping: ShippingStatus::default(),
         queries,
         started,
         test_clock: config.test_clock.is_some(),

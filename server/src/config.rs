@@ -42,8 +42,11 @@ pub struct Config {
     pub sql_bytes_max: usize,
     pub body_bytes_max: usize,
     pub record_bytes_max: usize,
-    /// Directories that any client may have snapshots taken into.
-    pub snapshot_targets: Vec<PathBuf>,
+    /// Directories and buckets that any client may have snapshots taken into.
+    pub snapshot_targets: Vec<String>,
+    /// Where the journal is shipped to as it grows; `None` for nowhere.
+    pub journal_ship_to: Option<String>,
+    pub journal_ship_interval: Duration,
     /// How long requests may go on once the server stops.
     pub drain: Duration,
     /// How long an erasure waits for projections.
@@ -254,13 +257,36 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "snapshot_targets",
-        doc: "directories (absolute, a list; in the environment parted by ':') that any client may have snapshots taken into",
-        set: |c, raw| directories(raw).map(|v| c.snapshot_targets = v),
+        doc: "directories (absolute) and buckets (s3://, gs://) that any client may have snapshots taken into: a list; in the environment parted by ':'",
+        set: |c, raw| targets(raw).map(|v| c.snapshot_targets = v),
         show: |c| {
-            let shown: Vec<String> =
-                c.snapshot_targets.iter().map(|path| quoted(&path.to_string_lossy())).collect();
+            let shown: Vec<String> = c.snapshot_targets.iter().map(|v| quoted(v)).collect();
             Some(format!("[{}]", shown.join(", ")))
         },
+    },
+    Key {
+        name: "journal_ship_to",
+        doc: "snapshot target (an absolute directory, s3:// or gs://) that the journal is shipped to as it grows",
+        set: |c, raw| {
+            let place = text(raw)?;
+            check_target(&place)?;
+            c.journal_ship_to = Some(place);
+            Ok(())
+        },
+        show: |c| c.journal_ship_to.as_deref().map(quoted),
+    },
+    Key {
+        name: "journal_ship_interval_ms",
+        doc: "how often what is new of it is shipped: what a lost machine may lose",
+        set: |c, raw| {
+            let interval = millis(raw)?;
+            if interval.is_zero() {
+                return Err("must be at least 1".to_owned());
+            }
+            c.journal_ship_interval = interval;
+            Ok(())
+        },
+        show: |c| Some(c.journal_ship_interval.as_millis().to_string()),
     },
     Key {
         name: "drain_ms",
@@ -303,6 +329,8 @@ impl Default for Config {
             body_bytes_max: 64 << 20,
             record_bytes_max: 1 << 20,
             snapshot_targets: Vec::new(),
+            journal_ship_to: None,
+            journal_ship_interval: Duration::from_secs(10),
             drain: Duration::from_secs(10),
             erase_deadline: Duration::from_secs(7 * 24 * 3600),
         }
@@ -499,11 +527,9 @@ fn text(raw: &Raw) -> Result<String, String> {
     }
 }
 
-fn directories(raw: &Raw) -> Result<Vec<PathBuf>, String> {
+fn targets(raw: &Raw) -> Result<Vec<String>, String> {
     let named: Vec<String> = match raw {
-        Raw::Text(text) => {
-            text.split(':').filter(|part| !part.is_empty()).map(ToOwned::to_owned).collect()
-        }
+        Raw::Text(text) => parted(text),
         Raw::Toml(toml::Value::Array(items)) => items
             .iter()
             .map(|item| match item {
@@ -513,11 +539,31 @@ fn directories(raw: &Raw) -> Result<Vec<PathBuf>, String> {
             .collect::<Result<_, _>>()?,
         Raw::Toml(other) => return Err(format!("expected a list, got {}", other.type_str())),
     };
-    let paths: Vec<PathBuf> = named.into_iter().map(PathBuf::from).collect();
-    match paths.iter().find(|path| !path.is_absolute()) {
-        Some(path) => Err(format!("{} is not absolute", path.display())),
-        None => Ok(paths),
+    named.iter().try_for_each(|place| check_target(place))?;
+    Ok(named)
+}
+
+/// Parts a text at each `:` but those within URLs.
+fn parted(text: &str) -> Vec<String> {
+    let mut named: Vec<String> = Vec::new();
+    for part in text.split(':').filter(|part| !part.is_empty()) {
+        match named.last_mut() {
+            Some(last) if part.starts_with("//") && !last.contains('/') => {
+                last.push(':');
+                last.push_str(part);
+            }
+            _ => named.push(part.to_owned()),
+        }
     }
+    named
+}
+
+fn check_target(place: &str) -> Result<(), String> {
+    let is_bucket = ["s3://", "gs://"].iter().any(|scheme| place.starts_with(scheme));
+    if is_bucket || Path::new(place).is_absolute() {
+        return Ok(());
+    }
+    Err(format!("{place} is neither an absolute path nor an s3:// or gs:// URL"))
 }
 
 fn whole(raw: &Raw, least: usize) -> Result<usize, String> {
@@ -650,14 +696,14 @@ mod tests {
     }
 
     #[test]
-    fn snapshot_targets_are_a_list_of_absolute_paths() {
-        let listed = file("snapshot_targets = [\"/a\", \"/b c\"]\n");
+    fn snapshot_targets_are_a_list_of_absolute_paths_and_urls() {
+        let listed = file("snapshot_targets = [\"/a\", \"/b c\", \"gs://d/e\"]\n");
         let config = Config::load(Some(listed.path()), &env(&[]), &[]).unwrap();
-        assert_eq!(config.snapshot_targets, [PathBuf::from("/a"), PathBuf::from("/b c")]);
-        let variable = env(&[("EVERWHEN_SNAPSHOT_TARGETS", "/x:/y")]);
+        assert_eq!(config.snapshot_targets, ["/a", "/b c", "gs://d/e"]);
+        let variable = env(&[("EVERWHEN_SNAPSHOT_TARGETS", "/x:s3://b/p:/y:gs://c")]);
         let config = Config::load(Some(listed.path()), &variable, &[]).unwrap();
-        assert_eq!(config.snapshot_targets, [PathBuf::from("/x"), PathBuf::from("/y")]);
-        for bad in ["[\"a\"]", "[1]", "\"relative\"", "7"] {
+        assert_eq!(config.snapshot_targets, ["/x", "s3://b/p", "/y", "gs://c"]);
+        for bad in ["[\"a\"]", "[1]", "\"relative\"", "7", "[\"ftp://x\"]"] {
             let bad = file(&format!("snapshot_targets = {bad}\n"));
             assert!(Config::load(Some(bad.path()), &env(&[]), &[]).is_err());
         }

@@ -18,6 +18,7 @@ mod limits;
 mod listeners;
 mod metrics;
 pub mod service;
+mod shipping;
 pub mod telemetry;
 
 pub use app::{App, Endpoints, RunningApp, clock_of};

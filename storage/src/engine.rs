@@ -82,7 +82,8 @@ impl Engine {
         let open = || -> Result<Db> {
             disk::refuse_damaged(&rocks)?;
             let options = database_options(tuning, &memtables)?;
-            Db::open_cf_descriptors(&options, &rocks, descriptors(&cache)).map_err(not_opened)
+            let families = descriptors(&cache, tuning);
+            Db::open_cf_descriptors(&options, &rocks, families).map_err(not_opened)
         };
         let db = match (open(), &said) {
             (Err(Error::Corrupt { .. }), Some(said))
@@ -155,7 +156,7 @@ impl Engine {
         let memtables = WriteBufferManager::new_write_buffer_manager(CACHE_BYTES, false);
         let options = database_options(&Tuning::default(), &memtables)?;
         let there = Db::list_cf(&options, rocks).map_err(not_opened)?;
-        let families = descriptors(&cache)
+        let families = descriptors(&cache, &Tuning::default())
             .into_iter()
             .filter(|family| there.iter().any(|name| name == family.name()));
         let db = Db::open_cf_descriptors_read_only(&options, rocks, families, false)

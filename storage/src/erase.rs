@@ -12,6 +12,7 @@
 //! ([`ledger`]) says how far each erasure is; a crash resumes it. No key stands in a file name, in
 //! the log or in the ledger's finished part.
 
+pub(crate) mod again;
 pub(crate) mod bytes;
 pub(crate) mod journal;
 pub(crate) mod ledger;
@@ -137,6 +138,11 @@ impl Erased {
     /// Returns the keyed hash of a row prefix (tenant, table, key); nothing without a secret.
     pub(crate) fn hash(&self, prefix: &[u8]) -> Option<u128> {
         Some(hash_under(self.secret.as_ref()?, prefix))
+    }
+
+    /// Returns when a key was erased last, by its hash.
+    pub(crate) fn mark(&self, hash: u128) -> Option<SystemTime> {
+        self.at.get(&hash).copied()
     }
 
     /// Returns the secret, where there is one.

@@ -27,9 +27,12 @@
 //! | `snapshot.part_put` | a file is about to be copied into the blobs |
 //! | `snapshot.before_manifest` | all blobs are durable |
 //! | `snapshot.after_manifest` | the snapshot is listed |
+//! | `ship.written` | a segment of the journal is durable here, not in the target |
+//! | `ship.put` | the target has it |
 //! | `prune.manifests_removed` | old snapshots are gone, their blobs are not |
 //! | `restore.file` | a file is about to be copied back |
 //! | `restore.prepared` | the directory is whole, under another name |
+//! | `restore.erased` | what was erased since the snapshot is erased again |
 //! | `restore.before_rename`, `restore.after_rename` | it gets its name |
 
 use std::collections::HashMap;

@@ -142,11 +142,17 @@ fn background_jobs(tuning: &Tuning) -> i32 {
 }
 
 /// Returns what to open: every family with its options, over one block cache.
-pub(crate) fn descriptors(cache: &Cache) -> Vec<ColumnFamilyDescriptor> {
-    Family::ALL
-        .into_iter()
-        .map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family, cache)))
-        .collect()
+pub(crate) fn descriptors(cache: &Cache, tuning: &Tuning) -> Vec<ColumnFamilyDescriptor> {
+    let options = |family| {
+        let mut options = family_options(family, cache);
+        if tuning.is_uncompressed {
+            options.set_compression_type(DBCompressionType::None);
+            options.set_bottommost_compression_type(DBCompressionType::None);
+        }
+        options
+    };
+    let families = Family::ALL.into_iter();
+    families.map(|family| ColumnFamilyDescriptor::new(family.name(), options(family))).collect()
 }
 
 /// Returns the options that a family's files are written with outside the database.

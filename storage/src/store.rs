@@ -317,6 +317,11 @@ impl Store {
         eraser.advance(&purge::Tools { engine: &engine, state, requests }, passed)
     }
 
+    /// Returns the key of the keyed hashes of erasures, where there were any.
+    pub(crate) fn erase_secret(&self) -> Result<Option<[u8; 16]>> {
+        Ok(crate::erase::Erased::load(&*self.engine()?)?.secret().copied())
+    }
+
     /// Returns the definitions in force now.
     pub fn definitions(&self) -> Arc<Definitions> {
         self.shared.state.definitions()

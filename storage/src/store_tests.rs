@@ -163,6 +163,29 @@ fn a_second_opening_of_a_directory_is_refused() {
     open(&directory.0, T);
 }
 
+/// Found by killing the process at random: RocksDB makes `CURRENT` before it adds the families.
+#[test]
+fn a_directory_whose_making_was_broken_off_is_made() {
+    let directory = Directory::new();
+    let rocks = directory.join("rocks");
+    std::fs::create_dir_all(&rocks).unwrap();
+    std::fs::write(directory.join("INCARNATION"), "0123456789abcdef".repeat(2) + "\n").unwrap();
+    std::fs::write(directory.join("FORMAT"), "1\n").unwrap();
+    drop(rocksdb::DB::open_default(&rocks).unwrap());
+    let store = with_tables(&directory.0);
+    assert_eq!(store.latest().tx, TxId::new(1));
+    store.close().unwrap();
+    open(&directory.0, 1_000_000);
+    // Once something was durable, such a manifest is damage.
+    std::fs::remove_dir_all(&rocks).unwrap();
+    std::fs::create_dir_all(&rocks).unwrap();
+    drop(rocksdb::DB::open_default(&rocks).unwrap());
+    let clock = Arc::new(ManualClock::at(1));
+    let (path, block_cache_bytes) = (directory.0.clone(), 8 << 20);
+    let refused = Store::open(Options { path, clock, sync: true, block_cache_bytes });
+    assert!(matches!(refused, Err(Error::Corrupt { .. })));
+}
+
 #[test]
 fn a_directory_of_another_format_is_refused() {
     let directory = Directory::new();

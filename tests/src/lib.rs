@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on panics")]
 #![allow(clippy::disallowed_methods, reason = "tests wait for real processes")]
 
+pub mod buckets;
 pub mod emulator;
 pub mod http;
 pub mod kafka;

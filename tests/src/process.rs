@@ -32,7 +32,14 @@ pub struct Said {
 
 /// Runs `everwhen` with these arguments to its end.
 pub fn run(args: &[&str]) -> Result<Said> {
-    let output = Command::new(program()?).args(args).stdin(Stdio::null()).output()?;
+    run_with_env(args, &[])
+}
+
+/// The same with further environment variables.
+pub fn run_with_env(args: &[&str], env: &[(&str, &str)]) -> Result<Said> {
+    let mut command = Command::new(program()?);
+    command.args(args).envs(env.iter().copied());
+    let output = command.stdin(Stdio::null()).output()?;
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     let (out, err) = (text(output.stdout), text(output.stderr));
     Ok(Said { success: output.status.success(), out, err })

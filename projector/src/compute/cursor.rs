@@ -203,6 +203,26 @@ pub fn read<T: DeserializeOwned>(store: &Store, name: &str, key: &[u8]) -> Resul
     }
 }
 
+/// Drops what was on its way to sinks: for a restored directory, in which every projection starts a
+/// new generation, so that nothing of it stays that was erased since.
+///
+/// # Errors
+/// Those of the store.
+pub fn drop_deliveries(store: &Store) -> Result<()> {
+    let is_delivery = |key: &[u8]| {
+        let rest = key.strip_prefix(b"p\0").unwrap_or_default();
+        let name = rest.iter().position(|byte| *byte == 0);
+        name.and_then(|at| rest.get(at + 1)).is_some_and(|kind| b"cqt".contains(kind))
+    };
+    let kept = store.cursors(b"p\0", usize::MAX)?;
+    let gone = kept.into_iter().map(|(key, _)| key).filter(|key| is_delivery(key));
+    let entries: Entries = gone.map(|key| (key, None)).collect();
+    if !entries.is_empty() {
+        store.put_cursors(&entries, true)?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

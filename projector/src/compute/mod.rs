@@ -32,7 +32,7 @@ mod source;
 mod step;
 mod zset;
 
-pub use cursor::RowChange;
+pub use cursor::{RowChange, drop_deliveries};
 pub use definition::OutputColumn;
 pub use projection::{Chunk, ProjectionStatus};
 pub use projections::{LeaseGrant, ProjectionError, ProjectionOptions, Projections};

@@ -55,6 +55,7 @@ fn rebuild(arguments: &Arguments) -> anyhow::Result<Replayed> {
     let options = ReplayOptions {
         brokers: arguments.brokers.clone(),
         through: arguments.to_tx.map(TxId::new),
+        ..ReplayOptions::default()
     };
     let mut progress = Counter::new("transactions");
     let replayed = replay(&store, &paths, &options, &mut |done| {

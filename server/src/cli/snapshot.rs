@@ -1,4 +1,4 @@
-//! `everwhen snapshot`: create asks a server; list, verify and prune read the target themselves.
+//! `everwhen snapshot`: create asks a server; the others read the target themselves.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -23,19 +23,20 @@ pub(super) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Takes a snapshot of a server that runs, into a directory of its machine.
+    /// Takes a snapshot of a server that runs, into a directory of its machine or a bucket.
     Create {
-        /// Directory of snapshots; made where it does not exist.
-        #[arg(long, value_name = "DIR")]
-        to: PathBuf,
+        /// Where snapshots are: a directory, made where it does not exist, or s3:// or gs:// with
+        /// bucket and prefix.
+        #[arg(long, value_name = "DIR|URL")]
+        to: String,
         /// URL of the server's HTTP listener.
         #[arg(long, env = "EVERWHEN_URL", default_value = DEFAULT_URL)]
         url: String,
     },
     /// Lists snapshots, damaged ones too.
     List {
-        /// Directory of snapshots.
-        #[arg(long, value_name = "DIR")]
+        /// Where snapshots are: a directory, or s3:// or gs:// with bucket and prefix.
+        #[arg(long, value_name = "DIR|URL")]
         from: String,
         /// Prints a JSON document.
         #[arg(long)]
@@ -43,8 +44,8 @@ enum Action {
     },
     /// Checks every byte of snapshots, and that they open.
     Verify {
-        /// Directory of snapshots.
-        #[arg(long, value_name = "DIR")]
+        /// Where snapshots are: a directory, or s3:// or gs:// with bucket and prefix.
+        #[arg(long, value_name = "DIR|URL")]
         from: String,
         /// Only this one.
         #[arg(long, value_name = "N")]
@@ -52,8 +53,8 @@ enum Action {
     },
     /// Removes old snapshots, and files that no snapshot needs. The newest one always stays.
     Prune {
-        /// Directory of snapshots.
-        #[arg(long, value_name = "DIR")]
+        /// Where snapshots are: a directory, or s3:// or gs:// with bucket and prefix.
+        #[arg(long, value_name = "DIR|URL")]
         from: String,
         /// Keeps the newest so many.
         #[arg(long, value_name = "N")]
@@ -71,13 +72,17 @@ enum Action {
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.action {
         Action::Create { to, url } => create(&to, &url).await,
-        Action::List { from, json } => list(&Target::at(&from)?, json),
+        Action::List { from, json } => {
+            let target = Target::at(&from)?;
+            tokio::task::spawn_blocking(move || list(&target, json)).await?
+        }
         Action::Verify { from, snapshot } => {
             let target = Target::at(&from)?;
             tokio::task::spawn_blocking(move || verify(&target, snapshot)).await?
         }
         Action::Prune { from, keep_last, keep_days } => {
-            prune(&Target::at(&from)?, keep_last, keep_days)
+            let target = Target::at(&from)?;
+            tokio::task::spawn_blocking(move || prune(&target, keep_last, keep_days)).await?
         }
     }
 }
@@ -106,12 +111,18 @@ impl Drop for Proof {
     }
 }
 
-async fn create(to: &Path, url: &str) -> anyhow::Result<()> {
-    let to = std::path::absolute(to).context("cannot find the directory")?;
-    // Where this machine cannot write, the server's configuration decides.
-    let proof = Proof::leave(&to);
-    let token = proof.as_ref().ok().map(|proof| proof.token.as_str());
-    let body = json!({ "to": to.to_string_lossy(), "proof": token });
+async fn create(to: &str, url: &str) -> anyhow::Result<()> {
+    let (to, proof) = match Target::at(to)?.folder() {
+        // Only its own credentials say where the server may write.
+        None => (to.to_owned(), Ok(None)),
+        Some(folder) => {
+            let folder = std::path::absolute(folder).context("cannot find the directory")?;
+            // Where this machine cannot write, the server's configuration decides.
+            (folder.to_string_lossy().into_owned(), Proof::leave(&folder).map(Some))
+        }
+    };
+    let token = proof.as_ref().ok().and_then(Option::as_ref).map(|proof| proof.token.as_str());
+    let body = json!({ "to": to, "proof": token });
     let sent = reqwest::Client::new()
         .post(format!("{}/v1/snapshots", url.trim_end_matches('/')))
         .json(&body)
@@ -221,30 +232,60 @@ fn verify(target: &Target, snapshot: Option<u64>) -> anyhow::Result<()> {
     let bar = Bar::new();
     let watch = |progress: &Progress| bar.show(progress);
     let checked = snapshot::check(target, snapshot, scratch.path(), &watch)?;
+    let (journals, ledgers) = match snapshot {
+        Some(_) => (Vec::new(), Vec::new()),
+        None => {
+            let journals = snapshot::check_journals(target, scratch.path(), &watch)?;
+            (journals, snapshot::check_erasures(target)?)
+        }
+    };
     drop(bar);
     let mut out = std::io::stdout();
     let mut bad = 0;
     for one in &checked {
-        if one.problems.is_empty() {
-            let bytes = one.manifest.as_ref().map_or(0, snapshot::Manifest::bytes);
-            writeln!(out, "snapshot {}: good, {}", one.snapshot, size(bytes))?;
-            continue;
-        }
-        bad += 1;
-        writeln!(out, "snapshot {}: DAMAGED", one.snapshot)?;
-        for problem in &one.problems {
-            writeln!(out, "  {problem}")?;
-        }
+        let bytes = one.manifest.as_ref().map_or(0, snapshot::Manifest::bytes);
+        let what = format!("snapshot {}", one.snapshot);
+        bad += tell(&mut out, &what, &size(bytes), &one.problems)?;
     }
-    if bad == 0 {
-        return Ok(());
+    let mut beside = 0;
+    for one in &journals {
+        let what = format!("journal of {}", one.incarnation);
+        let reach = format!("{} segments up to transaction {}", one.segments, one.last);
+        beside += tell(&mut out, &what, &reach, &one.problems)?;
     }
-    let text = format!(
-        "{bad} of {} snapshots are damaged: remove the blobs named above and take a snapshot \
-         again while the server still has its files, or remove the manifests",
-        checked.len()
-    );
-    Err(Told(format!("error: {text}")).into())
+    if !ledgers.is_empty() {
+        beside += tell(&mut out, "erasures", "", &ledgers)?;
+    }
+    let advice = match (bad, beside) {
+        (0, 0) => return Ok(()),
+        (0, _) => "what stands beside the snapshots is damaged: bring back the files named above \
+                   from a copy, or restore with --no-journal where it is a journal"
+            .to_owned(),
+        _ => format!(
+            "{bad} of {} snapshots are damaged: remove the blobs named above and take a snapshot \
+             again while the server still has its files, or remove the manifests",
+            checked.len()
+        ),
+    };
+    Err(Told(format!("error: {advice}")).into())
+}
+
+/// Prints what was found out about one thing; 1 where it is damaged.
+fn tell(
+    out: &mut std::io::Stdout,
+    what: &str,
+    good: &str,
+    problems: &[String],
+) -> anyhow::Result<usize> {
+    if problems.is_empty() {
+        writeln!(out, "{what}: good, {good}")?;
+        return Ok(0);
+    }
+    writeln!(out, "{what}: DAMAGED")?;
+    for problem in problems {
+        writeln!(out, "  {problem}")?;
+    }
+    Ok(1)
 }
 
 fn prune(target: &Target, last: Option<u64>, days: Option<u32>) -> anyhow::Result<()> {

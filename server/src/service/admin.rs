@@ -26,6 +26,7 @@ pub fn status(services: &Services) -> Answered<Value> {
         "incarnation": services.store.incarnation(),
         "state": if services.health.is_ready() { "ready" } else { "draining" },
         "writes": writes(services),
+        "journal": journal(services),
         "uptime_ms": u64::try_from(services.since(services.started).as_millis()).unwrap_or(0),
         "clock": if services.test_clock { "manual" } else { "real" },
         "now": latest.now.to_string(),
@@ -44,6 +45,18 @@ fn writes(services: &Services) -> Value {
         Standing::Full { why } => json!({"state": "disk full", "why": why}),
         Standing::Failed { .. } => json!({"state": "failed", "why": "the log says why"}),
     }
+}
+
+/// Returns how far the journal is shipped, and whether it is.
+fn journal(services: &Services) -> Value {
+    let Some(standing) = services.shipping.standing() else {
+        return json!({"state": "not shipped", "shipped_tx": null, "why": null});
+    };
+    let (state, why) = match standing.error {
+        None => ("shipped", None),
+        Some(_) => ("failing", Some("the log says why")),
+    };
+    json!({"state": state, "shipped_tx": standing.tx.get(), "why": why})
 }
 
 /// Returns what `everwhen.streams` shows, as JSON objects.

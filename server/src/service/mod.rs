@@ -19,7 +19,6 @@ pub mod system_tables;
 pub mod tables;
 pub mod write;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -34,6 +33,7 @@ use crate::failure::{Answered, Failure};
 use crate::health::Health;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::shipping::ShippingStatus;
 
 /// The parts of a running server that services use.
 pub struct Services {
@@ -49,8 +49,10 @@ pub struct Services {
     pub defining: tokio::sync::Mutex<()>,
     /// Held while a snapshot is taken.
     pub snapshotting: Arc<tokio::sync::Mutex<()>>,
-    /// Directories that any client may have snapshots taken into.
-    pub snapshot_targets: Vec<PathBuf>,
+    /// Directories and buckets that any client may have snapshots taken into.
+    pub snapshot_targets: Vec<String>,
+    /// How far the journal is shipped.
+    pub shipping: ShippingStatus,
     /// Runs statements, apart from the threads that serve connections.
     pub queries: tokio::runtime::Handle,
     /// When the server started.

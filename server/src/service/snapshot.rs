@@ -1,11 +1,11 @@
 //! Taking snapshots for a client.
 //!
-//! A client names a directory of the server's machine, and the server writes there. So that nobody
-//! gets more by it than they have, a target is either in the configuration or shown to be the
-//! client's own: it holds a file by a name that the client chose and tells in its request, which
-//! only somebody can make who may write there without the server.
+//! A client names a directory of the server's machine or a bucket, and the server writes there. So
+//! that nobody gets more by it than they have, a target is either in the configuration or shown to
+//! be the client's own: a directory that holds a file by a name that the client chose and tells in
+//! its request, which only somebody can make who may write there without the server.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use everwhen_storage::snapshot::{self, Manifest, Target, Watch};
 use everwhen_storage::{Error, ValidTime};
@@ -25,26 +25,36 @@ pub struct Granted {
 /// Grants a target to a client.
 ///
 /// # Errors
-/// `invalid_value` for a relative path, `forbidden` for a directory that is neither configured nor
-/// shown to be the client's, `too_many_requests` while another snapshot is taken.
+/// `invalid_value` for a relative path or an unknown kind of URL, `forbidden` for a target that is
+/// neither configured nor shown to be the client's, `too_many_requests` while another snapshot is
+/// taken.
 pub fn grant(services: &Services, to: &str, proof: Option<&str>) -> Answered<Granted> {
     let target = Target::at(to)
         .map_err(|error| Failure::new(Code::InvalidValue, format!("\"to\": {error}")))?;
-    if !target.root().is_absolute() {
-        let detail = "\"to\" must be an absolute path on the server's machine";
+    if target.folder().is_some_and(|folder| !folder.is_absolute()) {
+        let detail = "\"to\" must be an absolute path on the server's machine, or a URL";
         return Err(Failure::new(Code::InvalidValue, detail));
     }
-    if !is_configured(&services.snapshot_targets, target.root()) && !is_proven(target.root(), proof)
-    {
-        let detail = "the directory is not in \"snapshot_targets\", and the client has not shown \
-                      that it may write there";
-        let hint = "use `everwhen snapshot create` on the server's machine, or have the directory \
-                    put into the server's configuration";
-        return Err(Failure::new(Code::Forbidden, detail).with_hint(hint));
+    let is_proven = target.folder().is_some_and(|folder| is_proven(folder, proof));
+    if !is_proven && !is_configured(&services.snapshot_targets, &target) {
+        return Err(forbidden(&target));
     }
     let busy = || Failure::new(Code::Busy, "another snapshot is being taken");
     let turn = services.snapshotting.clone().try_lock_owned().map_err(|_| busy())?;
     Ok(Granted { target, _turn: turn })
+}
+
+fn forbidden(target: &Target) -> Failure {
+    if target.folder().is_none() {
+        let detail = "the bucket is not in \"snapshot_targets\"";
+        let hint = "have the URL put into the server's configuration";
+        return Failure::new(Code::Forbidden, detail).with_hint(hint);
+    }
+    let detail = "the directory is not in \"snapshot_targets\", and the client has not shown that it \
+                  may write there";
+    let hint = "use `everwhen snapshot create` on the server's machine, or have the directory put into \
+                the server's configuration";
+    Failure::new(Code::Forbidden, detail).with_hint(hint)
 }
 
 /// Takes the snapshot and describes it. Blocking.
@@ -73,7 +83,9 @@ pub fn create(services: &Services, granted: &Granted, watch: Watch<'_>) -> Answe
 /// Tells what went wrong with files below the target, which the client named.
 fn told(target: &Target, error: Error) -> Failure {
     match &error {
-        Error::Io { path, .. } if Path::new(path).starts_with(target.root()) => {
+        Error::Io { path, .. }
+            if target.folder().is_some_and(|folder| Path::new(path).starts_with(folder)) =>
+        {
             Failure::new(Code::WrongState, error.to_string())
         }
         _ => error.into(),
@@ -102,9 +114,13 @@ pub fn last_recorded(manifest: &Manifest) -> String {
     }
 }
 
-fn is_configured(configured: &[PathBuf], root: &Path) -> bool {
+fn is_configured(configured: &[String], target: &Target) -> bool {
     let plain = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    configured.iter().any(|path| plain(path) == plain(root))
+    let is_same = |named: &String| match target.folder() {
+        Some(folder) => plain(Path::new(named)) == plain(folder),
+        None => named.trim_end_matches('/') == target.shown(),
+    };
+    configured.iter().any(is_same)
 }
 
 fn is_proven(root: &Path, proof: Option<&str>) -> bool {
@@ -116,6 +132,10 @@ fn is_proven(root: &Path, proof: Option<&str>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn text(path: &Path) -> String {
+        path.display().to_string()
+    }
 
     #[test]
     fn only_who_can_write_there_has_proof() {
@@ -135,9 +155,15 @@ mod tests {
     #[test]
     fn configured_targets_are_compared_as_places() {
         let directory = tempfile::tempdir().unwrap();
-        let configured = [directory.path().join("."), PathBuf::from("/not/there")];
-        assert!(is_configured(&configured, directory.path()));
-        assert!(is_configured(&configured, Path::new("/not/there")));
-        assert!(!is_configured(&configured, Path::new("/not")));
+        let configured =
+            [text(&directory.path().join(".")), "/not/there".into(), "s3://bucket/x/".into()];
+        let is_configured = |place: &str| is_configured(&configured, &Target::at(place).unwrap());
+        assert!(is_configured(&text(directory.path())));
+        assert!(is_configured("/not/there"));
+        assert!(!is_configured("/not"));
+        assert!(is_configured("s3://bucket/x"));
+        for other in ["s3://bucket", "s3://bucket/x/y", "gs://bucket/x", "s3://bucket/../x"] {
+            assert!(Target::at(other).map_or(true, |t| !super::is_configured(&configured, &t)));
+        }
     }
 }

@@ -15,9 +15,27 @@ pub fn add(services: &Services, page: &mut String) {
     render_gauge(page, "everwhen_store_disk_full", &is(full));
     let failed = matches!(standing, Standing::Failed { .. });
     render_gauge(page, "everwhen_store_failed", &is(failed));
+    of_shipping(services, page);
     of_writer(&writer, page);
     of_engine(&engine, page);
     of_families(&engine, page);
+}
+
+/// Adds how far the journal is shipped; nothing where that is off.
+fn of_shipping(services: &Services, page: &mut String) {
+    let Some(standing) = services.shipping.standing() else { return };
+    let behind = services.store.latest().tx.get().saturating_sub(standing.tx.get());
+    render_gauge(page, "everwhen_journal_ship_lag_tx", &one(approximate(behind)));
+    let failing = if standing.error.is_some() { 1.0 } else { 0.0 };
+    render_gauge(page, "everwhen_journal_ship_failing", &one(failing));
+    let counters = [
+        ("everwhen_journal_shipped_segments_total", standing.segments),
+        ("everwhen_journal_shipped_bytes_total", standing.bytes),
+        ("everwhen_journal_ship_failures_total", standing.failures),
+    ];
+    for (name, value) in counters {
+        render_counter(page, name, &one(approximate(value)));
+    }
 }
 
 fn one(value: f64) -> Vec<Gauge> {

@@ -34,6 +34,8 @@ const MAGIC: &[u8; 16] = b"EVERWHEN JOURNAL";
 const FORMAT: u8 = 1;
 const INCARNATION_BYTES: usize = 32;
 const HEAD_BYTES: usize = MAGIC.len() + 1 + INCARNATION_BYTES + 16;
+/// Bytes of a head with its hash: what [`SegmentReader::open`] reads.
+pub(crate) const HEAD_BYTES_WHOLE: u64 = HEAD_BYTES as u64 + 8;
 
 const LETTER: u8 = 1;
 const ENTRY: u8 = 2;

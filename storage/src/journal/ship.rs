@@ -47,7 +47,8 @@ pub fn segments(directory: &Path) -> Result<Vec<(TxId, TxId, PathBuf)>> {
     Ok(found)
 }
 
-fn parse_name(name: &str) -> Option<(TxId, TxId)> {
+/// Reads a segment's file name; nothing for another one.
+pub(crate) fn parse_name(name: &str) -> Option<(TxId, TxId)> {
     let (first, last) = name.strip_suffix(EXTENSION)?.strip_suffix('.')?.split_once('-')?;
     let number = |text: &str| (text.len() == 20).then(|| text.parse().ok()).flatten();
     Some((TxId::new(number(first)?), TxId::new(number(last)?)))

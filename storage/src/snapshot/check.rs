@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Watch;
 use super::create::Described;
-use super::files::content;
 use super::manifest::{Manifest, Part};
 use super::parallel::{Meter, each};
-use super::target::Target;
+use super::place::{For, blob_name};
+use super::target::{Target, problem};
 use crate::disk::io_error;
 use crate::error::{Error, Result};
 
@@ -25,7 +25,8 @@ pub struct Checked {
 
 /// Checks one snapshot or all of them, oldest first. Each blob is read once.
 ///
-/// `scratch` is an empty folder that links are made in. Blocking: reads every byte.
+/// `scratch` is an empty folder: links are made in it, and the blobs of a bucket are kept there.
+/// Blocking: reads every byte.
 ///
 /// # Errors
 /// [`Error::Snapshot`] where there is no such target or snapshot, [`Error::Stopped`] by `watch`,
@@ -37,7 +38,7 @@ pub fn check(
     watch: Watch<'_>,
 ) -> Result<Vec<Checked>> {
     target.check_format()?;
-    let _held = target.share()?;
+    let _held = target.share(For::Reading)?;
     let mut listed = target.listed()?;
     if let Some(wanted) = snapshot {
         listed.retain(|listed| listed.snapshot == wanted);
@@ -55,7 +56,7 @@ pub fn check(
     let meter = Meter::new("verifying", blobs.len() as u64, bytes, watch);
     meter.add(0, 0)?;
     let found = each(&blobs, |part| {
-        let problem = blob_problem(target, part, &meter)?;
+        let problem = blob_problem(target, part, scratch, &meter)?;
         meter.add(1, 0)?;
         Ok((part.sha256.as_str(), problem))
     })?;
@@ -90,11 +91,10 @@ fn problems(
     }
     let folder = scratch.join(manifest.snapshot.to_string());
     std::fs::create_dir(&folder).map_err(|source| io_error(&folder, source))?;
-    let root = std::path::absolute(target.root()).map_err(|e| io_error(target.root(), e))?;
-    let absolute = Target::at(&root.to_string_lossy())?;
     for part in &manifest.files {
         let link = folder.join(&part.name);
-        symlink(absolute.blob(&part.sha256), &link).map_err(|source| io_error(&link, source))?;
+        let blob = local(target, part, scratch)?;
+        symlink(blob, &link).map_err(|source| io_error(&link, source))?;
     }
     let described = Described::of(&folder);
     std::fs::remove_dir_all(&folder).map_err(|source| io_error(&folder, source))?;
@@ -105,22 +105,27 @@ fn problems(
     }
 }
 
-/// Says what is wrong with a blob; nothing for a good one.
-fn blob_problem(target: &Target, part: &Part, meter: &Meter<'_>) -> Result<Option<String>> {
-    let path = target.blob(&part.sha256);
-    if !path.exists() {
-        return Ok(Some(format!("its blob {} is missing", part.sha256)));
-    }
-    let content = content(&path, |piece| meter.add(0, piece.len() as u64))?;
-    Ok(difference(part, content.bytes, &content.sha256))
+/// Reads a blob and says what is wrong with it; nothing for a good one. One of a bucket is kept in
+/// the scratch folder, to be opened from there.
+fn blob_problem(
+    target: &Target,
+    part: &Part,
+    scratch: &Path,
+    meter: &Meter<'_>,
+) -> Result<Option<String>> {
+    let told = |bytes| meter.add(0, bytes);
+    let content = match target.folder() {
+        Some(_) => target.content(&part.sha256, told)?,
+        None => target.fetch(&blob_name(&part.sha256), &scratch.join(&part.sha256), told)?,
+    };
+    Ok(problem(part, content.as_ref()))
 }
 
-/// Says how what was read differs from what a manifest names.
-pub(super) fn difference(part: &Part, bytes: u64, sha256: &str) -> Option<String> {
-    if bytes != part.bytes {
-        let blob = &part.sha256;
-        return Some(format!("its blob {blob} has {bytes} bytes instead of {}", part.bytes));
-    }
-    (sha256 != part.sha256)
-        .then(|| format!("its blob {} holds other content: damaged or tampered with", part.sha256))
+/// Returns where on this machine a blob is that was read.
+fn local(target: &Target, part: &Part, scratch: &Path) -> Result<PathBuf> {
+    let path = match target.folder() {
+        Some(folder) => folder.join(blob_name(&part.sha256)),
+        None => scratch.join(&part.sha256),
+    };
+    std::path::absolute(&path).map_err(|source| io_error(&path, source))
 }

@@ -1,11 +1,13 @@
 //! Taking a snapshot of a store that serves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::Watch;
+use super::erasures;
 use super::manifest::{FamilyCount, Manifest, Part, Source};
 use super::parallel::{Meter, each};
+use super::place::{For, Found, blob_name};
 use super::restore::ancestors;
 use super::target::{Listed, PROOF, Target};
 use crate::disk::{io_error, names};
@@ -26,19 +28,19 @@ pub struct Created {
     pub new_bytes: u64,
 }
 
-/// Takes a snapshot into a target, which is made where the directory is missing or empty.
+/// Takes a snapshot into a target, which is made where the place is missing or empty.
 ///
 /// Writes go on meanwhile; what is committed before the call is in the snapshot. A table file that
 /// an earlier snapshot of the same data directory has is not read again. Blocking: reads and
 /// writes what is new.
 ///
 /// # Errors
-/// [`Error::Snapshot`] for a directory that is no target, [`Error::Stopped`] by `watch`,
+/// [`Error::Snapshot`] for a place that is no target, [`Error::Stopped`] by `watch`,
 /// [`Error::Io`] and those of the engine. Whatever it was, no snapshot is listed then, and the
 /// next create or prune removes what was written.
 pub fn create(store: &Store, target: &Target, watch: Watch<'_>) -> Result<Created> {
     target.make()?;
-    let held = target.share()?;
+    let held = target.share(For::Writing)?;
     let known = known_parts(&target.listed()?, &store.incarnation());
     let engine = store.engine()?;
     let checkpoint = engine.checkpoint()?;
@@ -46,25 +48,28 @@ pub fn create(store: &Store, target: &Target, watch: Watch<'_>) -> Result<Create
     let files = parts_in(checkpoint.path())?;
     let found = Described::of(checkpoint.path())?;
 
-    let is_known = |(name, bytes): &(String, u64)| {
-        let part = known.get(name).filter(|part| part.bytes == *bytes)?;
-        target.has(&part.sha256, *bytes).then(|| part.clone())
-    };
-    let (old, new): (Vec<_>, Vec<_>) =
-        files.into_iter().map(|file| (is_known(&file), file)).partition(|(part, _)| part.is_some());
-    let mut parts: Vec<Part> = old.into_iter().filter_map(|(part, _)| part).collect();
-    let new: Vec<(String, u64)> = new.into_iter().map(|(_, file)| file).collect();
+    let there: BTreeSet<Found> = target.place().list("blobs")?.into_iter().collect();
+    let (mut parts, mut new) = (Vec::new(), Vec::new());
+    for (name, bytes) in files {
+        let is_there =
+            |part: &&Part| there.contains(&Found { name: blob_name(&part.sha256), bytes });
+        match known.get(&name).filter(|part| part.bytes == bytes).filter(is_there) {
+            Some(part) => parts.push(part.clone()),
+            None => new.push((name, bytes)),
+        }
+    }
     let (new_files, new_bytes) = (new.len() as u64, new.iter().map(|(_, bytes)| *bytes).sum());
     let meter = Meter::new("uploading", new_files, new_bytes, watch);
     meter.add(0, 0)?;
     parts.extend(each(&new, |(name, _)| {
         failpoint::pass("snapshot.part_put");
-        let content = target.put(&checkpoint.path().join(name), |bytes| meter.add(0, bytes))?;
+        let from = checkpoint.path().join(name);
+        let content = target.place().put_blob(&from, &mut |bytes| meter.add(0, bytes))?;
         meter.add(1, 0)?;
         Ok(Part { name: name.clone(), bytes: content.bytes, sha256: content.sha256 })
     })?);
     parts.sort_by(|a, b| a.name.cmp(&b.name));
-    target.settle(&parts)?;
+    target.place().settle(&parts)?;
 
     let mut manifest = Manifest {
         snapshot: 0,
@@ -79,7 +84,10 @@ pub fn create(store: &Store, target: &Target, watch: Watch<'_>) -> Result<Create
         files: parts,
         program: env!("CARGO_PKG_VERSION").to_owned(),
     };
+    let known = erasures::last(target, &store.incarnation())?.unwrap_or(TxId::ZERO);
+    erasures::put(store, target, known)?;
     failpoint::pass("snapshot.before_manifest");
+    held.renew()?;
     target.publish(&mut manifest)?;
     failpoint::pass("snapshot.after_manifest");
     drop(held);
@@ -97,11 +105,11 @@ pub fn proof_name(token: &str) -> Option<String> {
 
 /// Removes what killed creates left, unless somebody else is at work.
 fn tidy_up(target: &Target) -> Result<()> {
-    let Some(_claimed) = target.claim()? else { return Ok(()) };
+    let Some(claimed) = target.claim()? else { return Ok(()) };
     let manifests: Result<Vec<Manifest>, String> =
         target.listed()?.into_iter().map(|listed| listed.manifest).collect();
     if let Ok(manifests) = manifests {
-        target.sweep(&manifests)?;
+        target.sweep(&claimed, &manifests)?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Copying files with their hash, durably.
+//! Reading, hashing and copying files of this machine, durably.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -24,6 +24,27 @@ pub(super) fn sha256_of(bytes: &[u8]) -> String {
     hex(&ring::digest::digest(&SHA256, bytes))
 }
 
+/// Hashes and counts a file's pieces in their order.
+pub(super) struct Hashing {
+    context: Context,
+    bytes: u64,
+}
+
+impl Hashing {
+    pub(super) fn new() -> Self {
+        Self { context: Context::new(&SHA256), bytes: 0 }
+    }
+
+    pub(super) fn add(&mut self, piece: &[u8]) {
+        self.context.update(piece);
+        self.bytes += piece.len() as u64;
+    }
+
+    pub(super) fn end(self) -> Content {
+        Content { bytes: self.bytes, sha256: hex(&self.context.finish()) }
+    }
+}
+
 fn hex(digest: &Digest) -> String {
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -34,16 +55,14 @@ fn hex(digest: &Digest) -> String {
 /// [`crate::Error::Io`], and what `each` answers.
 pub(super) fn content(path: &Path, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<Content> {
     let mut from = open(path)?;
-    let mut context = Context::new(&SHA256);
+    let mut hashing = Hashing::new();
     let mut buffer = vec![0; BUFFER];
-    let mut bytes = 0;
     loop {
         let read = from.read(&mut buffer).map_err(|source| io_error(path, source))?;
         if read == 0 {
-            return Ok(Content { bytes, sha256: hex(&context.finish()) });
+            return Ok(hashing.end());
         }
-        context.update(&buffer[..read]);
-        bytes += read as u64;
+        hashing.add(&buffer[..read]);
         each(&buffer[..read])?;
     }
 }

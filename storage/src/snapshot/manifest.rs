@@ -7,13 +7,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::files::sha256_of;
+use super::sealed::{Kind, seal, unseal};
 use crate::time::SystemTime;
 use crate::tx::TxId;
 
-/// The number in the first line.
-const FORMAT: u32 = 1;
-const OPENING: &str = "everwhen snapshot ";
+const KIND: Kind = Kind { word: "snapshot", format: 1, what: "manifest of a snapshot" };
 
 /// Describes one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,10 +95,7 @@ impl Manifest {
     /// # Errors
     /// Why it cannot be written as JSON.
     pub(super) fn to_text(&self) -> Result<String, String> {
-        let document = serde_json::to_string_pretty(self).map_err(|error| error.to_string())?;
-        let document = document + "\n";
-        let hash = sha256_of(document.as_bytes());
-        Ok(format!("{OPENING}{FORMAT} sha256 {hash}\n{document}"))
+        seal(&KIND, self)
     }
 
     /// Reads a whole text.
@@ -108,18 +103,7 @@ impl Manifest {
     /// # Errors
     /// Why it is no manifest, in words for people.
     pub(super) fn of_text(bytes: &[u8]) -> Result<Self, String> {
-        let text = std::str::from_utf8(bytes).map_err(|_| "it is no text".to_owned())?;
-        let rest = text.strip_prefix(OPENING).ok_or("it is no manifest of a snapshot")?;
-        let (head, document) = rest.split_once('\n').ok_or("it ends within its first line")?;
-        let (format, hash) = head.split_once(" sha256 ").ok_or("its first line is damaged")?;
-        if format != FORMAT.to_string() {
-            return Err(format!("it is of format {format}, this program reads {FORMAT}"));
-        }
-        if sha256_of(document.as_bytes()) != hash {
-            return Err("its content is not what its first line says: torn or tampered with".into());
-        }
-        let manifest: Self = serde_json::from_str(document)
-            .map_err(|error| format!("it cannot be read: {error}"))?;
+        let manifest: Self = unseal(&KIND, bytes)?;
         manifest.check()?;
         Ok(manifest)
     }

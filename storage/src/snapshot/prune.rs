@@ -1,9 +1,8 @@
 //! Removing old snapshots, and what no snapshot names.
 
-use super::files::remove;
+use super::journal::unneeded;
 use super::manifest::Manifest;
-use super::target::Target;
-use crate::disk::sync_folder;
+use super::target::{Target, manifest_name};
 use crate::error::Result;
 use crate::failpoint;
 
@@ -26,7 +25,8 @@ pub struct Pruned {
     pub bytes: u64,
 }
 
-/// Removes the good snapshots that `keep` does not keep, then every blob that none names.
+/// Removes the good snapshots that `keep` does not keep, then every blob that none names, and the
+/// shipped journal up to the oldest one that is kept.
 ///
 /// Damaged manifests are left: while one is there, blobs are left too, since what it named is not
 /// known. Without a rule nothing but leftovers is removed.
@@ -36,7 +36,7 @@ pub struct Pruned {
 /// damaged; [`crate::Error::Io`].
 pub fn prune(target: &Target, keep: Keep) -> Result<Pruned> {
     target.check_format()?;
-    let Some(_claimed) = target.claim()? else {
+    let Some(claimed) = target.claim()? else {
         return Err(target.error("a snapshot is being taken, verified or restored; try again"));
     };
     let mut manifests: Vec<Manifest> = Vec::new();
@@ -44,12 +44,11 @@ pub fn prune(target: &Target, keep: Keep) -> Result<Pruned> {
         match listed.manifest {
             Ok(manifest) => manifests.push(manifest),
             Err(why) => {
-                let path = target.manifest(listed.snapshot);
+                let shown = target.place().shown(&manifest_name(listed.snapshot));
                 let why = format!(
                     "the manifest of snapshot {} cannot be used ({why}), so what it needs is not \
-                     known: remove {} first",
-                    listed.snapshot,
-                    path.display()
+                     known: remove {shown} first",
+                    listed.snapshot
                 );
                 return Err(target.error(why));
             }
@@ -69,14 +68,20 @@ pub fn prune(target: &Target, keep: Keep) -> Result<Pruned> {
         if is_kept(at, &manifest) {
             kept.push(manifest);
         } else {
-            remove(&target.manifest(manifest.snapshot))?;
             removed.push(manifest.snapshot);
         }
     }
     // A manifest must never outlive its blobs.
-    sync_folder(&target.root().join("snapshots"))?;
+    claimed.renew()?;
+    let manifests: Vec<String> = removed.iter().map(|snapshot| manifest_name(*snapshot)).collect();
+    target.place().remove(&manifests)?;
     failpoint::pass("prune.manifests_removed");
-    let (files, bytes) = target.sweep(&kept)?;
+    let old = unneeded(target, &kept)?;
+    let names: Vec<String> = old.iter().map(|found| found.name.clone()).collect();
+    target.place().remove(&names)?;
+    let (mut files, mut bytes) = target.sweep(&claimed, &kept)?;
+    files += old.len() as u64;
+    bytes += old.iter().map(|found| found.bytes).sum::<u64>();
     let kept = kept.iter().map(|manifest| manifest.snapshot).collect();
     Ok(Pruned { removed, kept, files, bytes })
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! prepare   every blob copied and compared with its hash -> opened, counted -> [`Prepared`]
-//!           (here later journals may be replayed into `Prepared::directory`)
+//!           (here shipped journals are replayed into `Prepared::directory`, and erasures made again)
 //! publish   a new incarnation, one rename
 //! ```
 //!
@@ -16,14 +16,16 @@ use fs4::fs_std::FileExt as _;
 use serde::{Deserialize, Serialize};
 
 use super::Watch;
-use super::check::difference;
 use super::create::{Described, refuse_hollow};
-use super::files::copy;
+use super::erasures;
+use super::journal::{Segment, Stretch, following};
 use super::manifest::{Ancestor, Manifest, Part};
 use super::parallel::{Meter, each};
-use super::target::{Held, Listed, Target};
+use super::place::{For, Held, blob_name};
+use super::target::{Listed, Target, problem};
 use crate::disk::{self, io_error, names, sync_folder, write_whole};
-use crate::engine::{adopt, new_incarnation};
+use crate::engine::{Engine, adopt, new_incarnation};
+use crate::erase::again::adopt_secret;
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::time::SystemTime;
@@ -51,7 +53,23 @@ pub struct Prepared {
     reached: TxId,
     work: Work,
     data: PathBuf,
+    target: Target,
+    /// The directories whose journals lead to it, each with the last transaction that counts.
+    path: Vec<(String, Option<TxId>)>,
     _held: Held,
+}
+
+/// A stretch of a shipped journal, on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// The data directory it is of.
+    pub incarnation: String,
+    /// Its segments, in their order.
+    pub segments: Vec<PathBuf>,
+    /// The last transaction of it that counts; nothing where all do.
+    pub until: Option<TxId>,
+    /// The last transaction that it holds.
+    pub last: TxId,
 }
 
 /// A restored data directory.
@@ -83,7 +101,7 @@ struct Work {
 pub fn prepare(target: &Target, data: &Path, asked: Asked, watch: Watch<'_>) -> Result<Prepared> {
     refuse_used(data)?;
     target.check_format()?;
-    let held = target.share()?;
+    let held = target.share(For::Reading)?;
     let manifest = choose(target, target.listed()?, asked)?;
     let unusable =
         |why: String| target.error(format!("snapshot {} is refused: {why}", manifest.snapshot));
@@ -107,8 +125,16 @@ pub fn prepare(target: &Target, data: &Path, asked: Asked, watch: Watch<'_>) -> 
     let incarnation = new_incarnation();
     adopt(&work.folder, &incarnation, manifest.sequence)?;
     failpoint::pass("restore.prepared");
-    let (reached, data) = (manifest.tx(), data.to_owned());
-    Ok(Prepared { manifest, incarnation, reached, work, data, _held: held })
+    Ok(Prepared {
+        reached: manifest.tx(),
+        data: data.to_owned(),
+        target: target.clone(),
+        path: vec![(manifest.incarnation.clone(), None)],
+        manifest,
+        incarnation,
+        work,
+        _held: held,
+    })
 }
 
 impl Prepared {
@@ -123,6 +149,71 @@ impl Prepared {
         &self.work.folder
     }
 
+    /// Fetches the shipped journal that leads on from the snapshot, in the order of replaying it;
+    /// nothing where none was shipped. `history` names the data directory, by its incarnation, in
+    /// whose history to go on: by default that whose journal began last.
+    ///
+    /// Blocking: reads the journal.
+    ///
+    /// # Errors
+    /// [`Error::Snapshot`] where there is a gap or no such history, [`Error::Segment`],
+    /// [`Error::Stopped`] by `watch`, [`Error::Io`].
+    pub fn fetch_journal(
+        &mut self,
+        history: Option<&str>,
+        watch: Watch<'_>,
+    ) -> Result<Vec<Fetched>> {
+        let stretches = following(&self.target, &self.manifest, history)?;
+        if stretches.is_empty() {
+            return Ok(Vec::new());
+        }
+        let folder = self.work.folder.join(JOURNAL);
+        fs::create_dir_all(&folder).map_err(|source| io_error(&folder, source))?;
+        let all: Vec<&Segment> = stretches.iter().flat_map(|stretch| &stretch.segments).collect();
+        let bytes = all.iter().map(|segment| segment.found.bytes).sum();
+        let meter = Meter::new("fetching the journal", all.len() as u64, bytes, watch);
+        let local = |segment: &Segment| folder.join(segment.found.name.replace('/', "-"));
+        each(&all, |segment| {
+            let name = &segment.found.name;
+            let found = self.target.fetch(name, &local(segment), |bytes| meter.add(0, bytes))?;
+            meter.add(1, 0)?;
+            found.map(|_| ()).ok_or_else(|| Error::Segment {
+                path: self.target.place().shown(name),
+                why: "it is missing".to_owned(),
+            })
+        })?;
+        // Before the replay: what it erases gets the hashes that the ledgers have.
+        if let Some(secret) = erasures::secret(&self.target, &self.manifest)? {
+            adopt_secret(&Engine::open(&self.work.folder, CACHE_BYTES)?, secret)?;
+        }
+        self.path = stretches.iter().map(|s| (s.incarnation.clone(), s.until)).collect();
+        let fetched = |stretch: Stretch| Fetched {
+            segments: stretch.segments.iter().map(local).collect(),
+            last: stretch.segments.last().map_or(TxId::ZERO, |segment| segment.last),
+            incarnation: stretch.incarnation,
+            until: stretch.until,
+        };
+        Ok(stretches.into_iter().map(fetched).collect())
+    }
+
+    /// Returns the target that it is restored from.
+    pub(super) const fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// True where more was replayed than the snapshot has.
+    pub(super) fn is_replayed(&self) -> bool {
+        self.reached > self.manifest.tx()
+    }
+
+    /// True where a transaction of another directory is in this one, too.
+    pub(super) fn has(&self, incarnation: &str, tx: TxId) -> bool {
+        let until = |until: &Option<TxId>| until.map_or(self.reached, |u| u.min(self.reached));
+        let shared = self.manifest.ancestors.iter().map(|a| (&a.incarnation, TxId::new(a.tx)));
+        let replayed = self.path.iter().map(|(incarnation, at)| (incarnation, until(at)));
+        shared.chain(replayed).any(|(of, last)| of == incarnation && tx <= last)
+    }
+
     /// Notes up to which transaction it is the same as the directory that the snapshot is of.
     pub fn reach(&mut self, tx: TxId) {
         self.reached = self.reached.max(tx);
@@ -133,13 +224,23 @@ impl Prepared {
     /// # Errors
     /// [`Error::Io`], also where something came to be at the data directory meanwhile.
     pub fn publish(mut self) -> Result<Restored> {
-        let (incarnation, tx) = (self.manifest.incarnation.clone(), self.reached.get());
         let mut ancestors = self.manifest.ancestors.clone();
-        ancestors.push(Ancestor { incarnation, tx });
+        for (incarnation, until) in &self.path {
+            let is_last = until.is_none_or(|until| self.reached <= until);
+            let tx = until.filter(|_| !is_last).unwrap_or(self.reached).get();
+            ancestors.push(Ancestor { incarnation: incarnation.clone(), tx });
+            if is_last {
+                break;
+            }
+        }
         let lineage = Lineage { format: 1, ancestors };
         let text = serde_json::to_string_pretty(&lineage)
             .map_err(|error| Error::Refused { reason: error.to_string() })?;
         write_whole(&self.work.folder.join(ANCESTORS), &format!("{text}\n"))?;
+        let journal = self.work.folder.join(JOURNAL);
+        if journal.exists() {
+            fs::remove_dir_all(&journal).map_err(|source| io_error(&journal, source))?;
+        }
         let marker = self.work.folder.join(MARKER);
         fs::remove_file(&marker).map_err(|source| io_error(&marker, source))?;
         sync_folder(&self.work.folder)?;
@@ -231,13 +332,10 @@ fn choose(target: &Target, listed: Vec<Listed>, asked: Asked) -> Result<Manifest
 
 /// Copies one file; answers with what is wrong with its blob.
 fn fetch(target: &Target, part: &Part, rocks: &Path, meter: &Meter<'_>) -> Result<Option<String>> {
-    let blob = target.blob(&part.sha256);
-    if !blob.exists() {
-        return Ok(Some(format!("its blob {} is missing", part.sha256)));
-    }
-    let content = copy(&blob, &rocks.join(&part.name), |bytes| meter.add(0, bytes))?;
+    let to = rocks.join(&part.name);
+    let content = target.fetch(&blob_name(&part.sha256), &to, |bytes| meter.add(0, bytes))?;
     meter.add(1, 0)?;
-    Ok(difference(part, content.bytes, &content.sha256))
+    Ok(problem(part, content.as_ref()))
 }
 
 fn refuse_used(data: &Path) -> Result<()> {
@@ -254,6 +352,11 @@ fn parent_of(path: &Path) -> &Path {
         _ => Path::new("."),
     }
 }
+
+/// Enough to write one entry.
+const CACHE_BYTES: usize = 8 << 20;
+/// The folder that the journal is fetched to.
+const JOURNAL: &str = "journal";
 
 /// Its name says that the folder is no data directory yet.
 const MARKER: &str = "RESTORING";

@@ -1,33 +1,37 @@
-//! A place for snapshots: a directory of blobs, each named by its hash, and of manifests.
+//! A place for snapshots: blobs, each named by its hash, and manifests; in a directory or a bucket.
 //!
 //! ```text
 //! TARGET/FORMAT             "snapshots 1"
 //! TARGET/LOCK               shared by those who create, verify or restore; whole by those who remove
+//! TARGET/locks/             the same in a bucket: leases
 //! TARGET/blobs/ab/abcd..    one file of a database, named by its SHA-256
 //! TARGET/snapshots/N.json   a manifest, ten digits; the snapshot exists once this does
-//! TARGET/partial/           what is being written
+//! TARGET/partial/           what is being written; not in a bucket
 //! TARGET/journal/           journals shipped since, replayed after a snapshot
 //! ```
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, TryLockError};
+use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use fs4::fs_std::FileExt as _;
-
-use super::files::{Content, copy, remove, write_new};
+use super::bucket::Bucket;
+use super::directory::Directory;
+use super::files::{Content, Hashing};
 use super::manifest::{Manifest, Part};
-use crate::disk::{self, io_error, names, open, sync_folder, write_whole};
+use super::place::{For, Found, Held, Place, blob_name};
+use crate::disk::io_error;
 use crate::error::{Error, Result};
 
 const FORMAT: &str = "snapshots 1";
 /// What the names of files start with that prove who asks for a snapshot.
 pub(super) const PROOF: &str = "proof-";
 
-/// A directory that holds snapshots.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A place that holds snapshots. Cheap to clone.
+#[derive(Debug, Clone)]
 pub struct Target {
-    root: PathBuf,
+    place: Arc<dyn Place>,
 }
 
 /// A snapshot as it is listed.
@@ -38,75 +42,82 @@ pub struct Listed {
     pub manifest: Result<Manifest, String>,
 }
 
-/// Held while a target is used; given back with this.
-pub(super) struct Held(#[expect(dead_code, reason = "the lock is the open file")] File);
-
 /// Returns the snapshots of a target, oldest first, damaged ones too.
 ///
 /// # Errors
-/// [`Error::Snapshot`] where it is no target, [`Error::Io`].
+/// [`Error::Snapshot`] where it is no target or a bucket does not answer, [`Error::Io`].
 pub fn list(target: &Target) -> Result<Vec<Listed>> {
     target.check_format()?;
     target.listed()
 }
 
 impl Target {
-    /// Names a target: a path, or `file://` and an absolute one.
+    /// Names a target: a path, `file://` and an absolute one, `s3://bucket/prefix` or
+    /// `gs://bucket/prefix`. Credentials of buckets come from the process's environment.
+    ///
+    /// Connects to nothing.
     ///
     /// # Errors
-    /// [`Error::Snapshot`] for another kind of URL.
+    /// [`Error::Snapshot`] for another kind of URL, or an environment that cannot be used.
     pub fn at(place: &str) -> Result<Self> {
         let path = place.strip_prefix("file://").unwrap_or(place);
         let wrong = |why: &str| Error::Snapshot { place: place.to_owned(), why: why.to_owned() };
-        if let Some((scheme, _)) = path.split_once("://") {
-            return Err(wrong(&format!("targets of the kind {scheme}:// are not in this build")));
-        }
         if path.is_empty() {
             return Err(wrong("a target must have a name"));
         }
-        Ok(Self { root: PathBuf::from(path) })
+        let place: Arc<dyn Place> = match path.split_once("://") {
+            None => Arc::new(Directory::at(PathBuf::from(path))),
+            Some((scheme @ ("s3" | "gs"), rest)) => Arc::new(Bucket::at(scheme, rest)?),
+            Some((scheme, _)) => {
+                let known = "a directory, file://, s3:// and gs:// are";
+                return Err(wrong(&format!(
+                    "targets of the kind {scheme}:// are not known; {known}"
+                )));
+            }
+        };
+        Ok(Self { place })
     }
 
-    /// Returns where it is.
-    pub fn root(&self) -> &Path {
-        &self.root
+    #[cfg(test)]
+    pub(super) fn of(place: Arc<dyn Place>) -> Self {
+        Self { place }
     }
 
-    /// Returns the folder of shipped journals, which may not be there.
-    pub fn journal(&self) -> PathBuf {
-        self.root.join("journal")
+    /// Returns its name for people: a path or a URL.
+    pub fn shown(&self) -> String {
+        self.place.shown("")
+    }
+
+    /// Returns the directory of this machine that it is; nothing for a bucket.
+    pub fn folder(&self) -> Option<&Path> {
+        self.place.folder()
+    }
+
+    /// Returns where its files are.
+    pub(super) fn place(&self) -> &dyn Place {
+        &*self.place
     }
 
     /// Builds an error about this target.
     pub(super) fn error(&self, why: impl Into<String>) -> Error {
-        Error::Snapshot { place: self.root.display().to_string(), why: why.into() }
+        Error::Snapshot { place: self.shown(), why: why.into() }
     }
 
-    /// Makes the target where there is none yet: in a directory that is missing or empty.
+    /// Makes the target where there is none yet: in a place that is missing or empty.
     pub(super) fn make(&self) -> Result<()> {
-        if self.root.join("FORMAT").exists() {
+        if self.place.bytes_of("FORMAT")?.is_some() {
             return self.check_format();
         }
-        let strange =
-            |name: &String| !name.starts_with(PROOF) && name != "lost+found" && !is_ours(name);
-        if let Some(name) = names(&self.root)?.iter().find(|name| strange(name)) {
-            let why = format!("it is no snapshot target and not empty (it holds {name:?})");
-            return Err(self.error(why));
-        }
-        for folder in ["blobs", "snapshots", "partial"].map(|name| self.root.join(name)) {
-            fs::create_dir_all(&folder).map_err(|source| io_error(&folder, source))?;
-        }
-        let lock = self.root.join("LOCK");
-        let made = File::options().create(true).truncate(false).write(true).open(&lock);
-        made.map_err(|source| io_error(&lock, source))?;
-        // Last: a directory without it is not a target yet.
-        write_whole(&self.root.join("FORMAT"), &format!("{FORMAT}\n"))
+        self.place.make(&format!("{FORMAT}\n"))
     }
 
     /// Refuses what is no target of a format that this program knows.
     pub(super) fn check_format(&self) -> Result<()> {
-        let text = disk::text(&self.root.join("FORMAT"))?
+        let bytes = self
+            .place
+            .whole("FORMAT")?
             .ok_or_else(|| self.error("there are no snapshots: the file FORMAT is missing"))?;
+        let text = String::from_utf8_lossy(&bytes);
         if text == format!("{FORMAT}\n") {
             return Ok(());
         }
@@ -118,99 +129,70 @@ impl Target {
     }
 
     /// Keeps others from removing anything.
-    pub(super) fn share(&self) -> Result<Held> {
-        let path = self.root.join("LOCK");
-        let file = open(&path)?;
-        match file.try_lock_shared() {
-            Ok(()) => Ok(Held(file)),
-            Err(TryLockError::WouldBlock) => {
-                Err(self.error("snapshots are being removed; try again"))
-            }
-            Err(TryLockError::Error(source)) => Err(io_error(&path, source)),
-        }
+    pub(super) fn share(&self, what_for: For) -> Result<Held> {
+        let held = self.place.share(what_for)?;
+        held.ok_or_else(|| self.error("snapshots are being removed; try again"))
     }
 
     /// Keeps others from using the target; nothing where somebody does.
     pub(super) fn claim(&self) -> Result<Option<Held>> {
-        let path = self.root.join("LOCK");
-        let file = open(&path)?;
-        match file.try_lock_exclusive() {
-            Ok(held) => Ok(held.then_some(Held(file))),
-            Err(source) => Err(io_error(&path, source)),
-        }
+        self.place.claim()
     }
 
-    /// Returns where a blob is or will be.
-    pub(super) fn blob(&self, sha256: &str) -> PathBuf {
-        let folder = sha256.get(..2).unwrap_or("00");
-        self.root.join("blobs").join(folder).join(sha256)
+    /// Reads a blob and returns what it holds; nothing where it is missing.
+    pub(super) fn content(
+        &self,
+        sha256: &str,
+        mut told: impl FnMut(u64) -> Result<()>,
+    ) -> Result<Option<Content>> {
+        let mut hashing = Hashing::new();
+        let found = self.place.read(&blob_name(sha256), &mut |piece| {
+            hashing.add(piece);
+            told(piece.len() as u64)
+        })?;
+        Ok(found.then(|| hashing.end()))
     }
 
-    /// True where a blob of that size is there.
-    pub(super) fn has(&self, sha256: &str, bytes: u64) -> bool {
-        fs::metadata(self.blob(sha256)).is_ok_and(|blob| blob.is_file() && blob.len() == bytes)
-    }
-
-    /// Copies a file into the blobs, durable but for the folders' lists ([`Self::settle`]).
-    pub(super) fn put(&self, from: &Path, each: impl FnMut(u64) -> Result<()>) -> Result<Content> {
-        let partial = self.partial();
-        let content = copy(from, &partial, each).and_then(|content| {
-            let blob = self.blob(&content.sha256);
-            let folder = blob.parent().unwrap_or(&self.root);
-            fs::create_dir_all(folder).map_err(|source| io_error(folder, source))?;
-            fs::rename(&partial, &blob).map_err(|source| io_error(&blob, source))?;
-            Ok(content)
-        });
-        if content.is_err() {
-            remove(&partial)?;
-        }
-        content
-    }
-
-    /// Makes the lists of the folders that these blobs are in durable.
-    pub(super) fn settle(&self, parts: &[Part]) -> Result<()> {
-        let folders: BTreeSet<&str> = parts.iter().filter_map(|p| p.sha256.get(..2)).collect();
-        for folder in folders {
-            sync_folder(&self.root.join("blobs").join(folder))?;
-        }
-        sync_folder(&self.root.join("blobs"))
+    /// Copies a file of the target to a new one, synced, and returns what it holds; nothing where
+    /// it is missing.
+    pub(super) fn fetch(
+        &self,
+        name: &str,
+        to: &Path,
+        mut told: impl FnMut(u64) -> Result<()>,
+    ) -> Result<Option<Content>> {
+        let failed = |source| io_error(to, source);
+        let mut out = File::options().write(true).create_new(true).open(to).map_err(failed)?;
+        let mut hashing = Hashing::new();
+        let found = self.place.read(name, &mut |piece| {
+            hashing.add(piece);
+            out.write_all(piece).map_err(failed)?;
+            told(piece.len() as u64)
+        })?;
+        out.sync_all().map_err(failed)?;
+        Ok(found.then(|| hashing.end()))
     }
 
     /// Publishes a manifest under the first number that is free, and gives it that number.
     pub(super) fn publish(&self, manifest: &mut Manifest) -> Result<()> {
-        let folder = self.root.join("snapshots");
         let last = self.numbers()?.last().copied().unwrap_or(0);
         manifest.snapshot = last + 1;
         loop {
             let text = manifest.to_text().map_err(|why| self.error(why))?;
-            let partial = self.partial();
-            write_new(&partial, text.as_bytes())?;
-            let path = self.manifest(manifest.snapshot);
-            // A link is made whole or not at all, and never over what is there.
-            let linked = fs::hard_link(&partial, &path);
-            remove(&partial)?;
-            match linked {
-                Ok(()) => return sync_folder(&folder),
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                    manifest.snapshot += 1;
-                }
-                Err(source) => return Err(io_error(&path, source)),
+            if self.place.create(&manifest_name(manifest.snapshot), text.as_bytes())? {
+                return Ok(());
             }
+            manifest.snapshot += 1;
         }
     }
 
-    pub(super) fn manifest(&self, snapshot: u64) -> PathBuf {
-        self.root.join("snapshots").join(format!("{snapshot:010}.json"))
-    }
-
-    fn partial(&self) -> PathBuf {
-        self.root.join("partial").join(uuid::Uuid::new_v4().simple().to_string())
-    }
-
     fn numbers(&self) -> Result<Vec<u64>> {
-        let names = names(&self.root.join("snapshots"))?;
-        let stems = names.iter().filter_map(|name| name.strip_suffix(".json"));
-        Ok(stems.filter(|stem| stem.len() == 10).filter_map(|stem| stem.parse().ok()).collect())
+        let found = self.place.list("snapshots")?;
+        let stem = |found: &Found| {
+            let name = found.name.strip_prefix("snapshots/")?.strip_suffix(".json")?;
+            (name.len() == 10).then(|| name.parse().ok()).flatten()
+        };
+        Ok(found.iter().filter_map(stem).collect())
     }
 
     /// Returns the snapshots in order of their numbers.
@@ -219,9 +201,9 @@ impl Target {
     }
 
     fn read(&self, snapshot: u64) -> Result<Listed> {
-        let path = self.manifest(snapshot);
-        let bytes = fs::read(&path).map_err(|source| io_error(&path, source))?;
-        let manifest = Manifest::of_text(&bytes).and_then(|manifest| {
+        let bytes = self.place.whole(&manifest_name(snapshot))?;
+        let manifest = bytes.ok_or_else(|| "it is gone".to_owned()).and_then(|bytes| {
+            let manifest = Manifest::of_text(&bytes)?;
             if manifest.snapshot == snapshot {
                 return Ok(manifest);
             }
@@ -233,34 +215,38 @@ impl Target {
     /// Removes what is being written by nobody, and blobs that no manifest names.
     ///
     /// Call it with the target claimed, and only where every manifest can be read.
-    pub(super) fn sweep(&self, manifests: &[Manifest]) -> Result<(u64, u64)> {
-        let (mut files, mut bytes) = (0, 0);
-        let mut gone = |path: &Path| -> Result<()> {
-            bytes += fs::metadata(path).map_or(0, |file| file.len());
-            files += 1;
-            remove(path)
-        };
-        let partial = self.root.join("partial");
-        for name in names(&partial)? {
-            gone(&partial.join(name))?;
-        }
-        for name in names(&self.root)?.iter().filter(|name| name.starts_with(PROOF)) {
-            gone(&self.root.join(name))?;
-        }
+    pub(super) fn sweep(&self, claimed: &Held, manifests: &[Manifest]) -> Result<(u64, u64)> {
         let parts = manifests.iter().flat_map(|manifest| &manifest.files);
-        let named: BTreeSet<&str> = parts.map(|part| part.sha256.as_str()).collect();
-        let blobs = self.root.join("blobs");
-        for folder in names(&blobs)? {
-            let folder = blobs.join(folder);
-            for blob in names(&folder)?.iter().filter(|blob| !named.contains(blob.as_str())) {
-                gone(&folder.join(blob))?;
-            }
+        let named: BTreeSet<String> = parts.map(|part| blob_name(&part.sha256)).collect();
+        let mut gone = self.place.leftovers()?;
+        gone.extend(self.place.list("blobs")?.into_iter().filter(|f| !named.contains(&f.name)));
+        let bytes = gone.iter().map(|found| found.bytes).sum();
+        let names: Vec<String> = gone.into_iter().map(|found| found.name).collect();
+        for some in names.chunks(REMOVED_AT_ONCE) {
+            claimed.renew()?;
+            self.place.remove(some)?;
         }
-        Ok((files, bytes))
+        Ok((names.len() as u64, bytes))
     }
 }
 
-/// True for what a target holds before it has its format file.
-fn is_ours(name: &str) -> bool {
-    matches!(name, "blobs" | "snapshots" | "partial" | "LOCK" | "FORMAT.partial" | "journal")
+/// Files removed before the lock is looked at again.
+const REMOVED_AT_ONCE: usize = 1_000;
+
+/// Returns the name of a manifest.
+pub(super) fn manifest_name(snapshot: u64) -> String {
+    format!("snapshots/{snapshot:010}.json")
+}
+
+/// Says what is wrong with what was read of a part's blob; nothing for a good one.
+pub(super) fn problem(part: &Part, content: Option<&Content>) -> Option<String> {
+    let blob = &part.sha256;
+    let Some(Content { bytes, sha256 }) = content else {
+        return Some(format!("its blob {blob} is missing"));
+    };
+    if *bytes != part.bytes {
+        return Some(format!("its blob {blob} has {bytes} bytes instead of {}", part.bytes));
+    }
+    (sha256 != blob)
+        .then(|| format!("its blob {blob} holds other content: damaged or tampered with"))
 }

@@ -2,6 +2,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use super::place::{For, blob_name};
 use super::*;
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -22,6 +23,14 @@ impl Place {
         fs::create_dir_all(&directory.0).unwrap();
         let target = Target::at(&directory.join("backup").to_string_lossy()).unwrap();
         Self { directory, target }
+    }
+
+    fn in_bucket() -> Self {
+        Self { target: bucket_tests::in_memory(), ..Self::new() }
+    }
+
+    fn root(&self) -> std::path::PathBuf {
+        self.target.folder().unwrap().to_owned()
     }
 
     fn store(&self, records: i64) -> Store {
@@ -71,7 +80,12 @@ fn files_below(folder: &Path) -> Vec<std::path::PathBuf> {
 
 #[test]
 fn a_restored_store_answers_as_then_and_goes_on() {
-    let place = Place::new();
+    for place in [Place::new(), Place::in_bucket()] {
+        a_restored_store_answers_as_then_and_goes_on_in(&place);
+    }
+}
+
+fn a_restored_store_answers_as_then_and_goes_on_in(place: &Place) {
     let store = place.store(30);
     let then = history(&store).unwrap();
     let first = place.create(&store);
@@ -108,7 +122,12 @@ fn a_restored_store_answers_as_then_and_goes_on() {
 
 #[test]
 fn instants_and_transactions_before_the_first_are_refused() {
-    let place = Place::new();
+    for place in [Place::new(), Place::in_bucket()] {
+        instants_and_transactions_before_the_first_are_refused_in(&place);
+    }
+}
+
+fn instants_and_transactions_before_the_first_are_refused_in(place: &Place) {
     let store = place.store(3);
     let created = place.create(&store);
     let at = created.manifest.system_time();
@@ -134,7 +153,7 @@ fn damaged_snapshots_are_refused_with_the_reason() {
     let store = place.store(10);
     place.create(&store);
     drop(store);
-    let root = place.target.root().to_owned();
+    let root = place.root();
     for path in files_below(&root.join("blobs")) {
         let good = fs::read(&path).unwrap();
         let mut bad = good.clone();
@@ -179,8 +198,9 @@ fn foreign_directories_are_not_written_to() {
         assert_eq!(files_below(&foreign), before);
         assert!(matches!(list(&target), Err(Error::Snapshot { .. })));
     }
-    assert!(Target::at("s3://bucket/x").is_err());
-    assert_eq!(Target::at("file:///x").unwrap().root(), Path::new("/x"));
+    assert!(Target::at("ftp://host/x").is_err());
+    assert!(Target::at("s3://").is_err());
+    assert_eq!(Target::at("file:///x").unwrap().folder(), Some(Path::new("/x")));
 }
 
 #[test]
@@ -193,14 +213,14 @@ fn what_is_stopped_leaves_no_snapshot_and_goes_with_the_next() {
     };
     assert!(matches!(create(&store, &place.target, stop), Err(Error::Stopped)));
     assert_eq!(list(&place.target).unwrap(), []);
-    fs::write(place.target.root().join("partial/left"), "over").unwrap();
-    let strange = place.target.root().join("blobs/00");
+    fs::write(place.root().join("partial/left"), "over").unwrap();
+    let strange = place.root().join("blobs/00");
     fs::create_dir_all(&strange).unwrap();
     fs::write(strange.join("0".repeat(64)), "left over").unwrap();
     let created = place.create(&store);
-    let blobs = files_below(&place.target.root().join("blobs"));
+    let blobs = files_below(&place.root().join("blobs"));
     assert_eq!(blobs.len(), created.manifest.files.len());
-    assert_eq!(files_below(&place.target.root().join("partial")).len(), 0);
+    assert_eq!(files_below(&place.root().join("partial")).len(), 0);
     let left = fs::read_dir(place.directory.join("data")).unwrap();
     let is_checkpoint = |name: std::ffi::OsString| name.to_string_lossy().contains("checkpoint");
     assert_eq!(left.filter(|e| is_checkpoint(e.as_ref().unwrap().file_name())).count(), 0);
@@ -208,7 +228,12 @@ fn what_is_stopped_leaves_no_snapshot_and_goes_with_the_next() {
 
 #[test]
 fn pruning_keeps_what_the_rules_keep_and_all_that_it_needs() {
-    let place = Place::new();
+    for place in [Place::new(), Place::in_bucket()] {
+        pruning_keeps_what_the_rules_keep_and_all_that_it_needs_in(&place);
+    }
+}
+
+fn pruning_keeps_what_the_rules_keep_and_all_that_it_needs_in(place: &Place) {
     let store = place.store(5);
     for n in 5..9 {
         place.create(&store);
@@ -240,11 +265,11 @@ fn a_target_that_cannot_be_written_is_an_error_with_its_path() {
     let place = Place::new();
     let store = place.store(1);
     place.create(&store);
-    let partial = place.target.root().join("partial");
+    let partial = place.root().join("partial");
     fs::remove_dir(&partial).unwrap();
     fs::write(&partial, "a file in the way").unwrap();
     match create(&store, &place.target, GO_ON) {
-        Err(Error::Io { path, .. }) => assert!(Path::new(&path).starts_with(place.target.root())),
+        Err(Error::Io { path, .. }) => assert!(Path::new(&path).starts_with(place.root())),
         other => panic!("{other:?}"),
     }
     assert_eq!(list(&place.target).unwrap().len(), 1);
@@ -255,10 +280,10 @@ fn nothing_is_removed_while_somebody_is_at_work() {
     let place = Place::new();
     let store = place.store(3);
     place.create(&store);
-    let held = place.target.share().unwrap();
+    let held = place.target.share(For::Writing).unwrap();
     let refused = prune(&place.target, Keep::default());
     assert!(matches!(refused, Err(Error::Snapshot { .. })), "{refused:?}");
-    let left = place.target.root().join("partial/of-another");
+    let left = place.root().join("partial/of-another");
     fs::write(&left, "under way").unwrap();
     place.create(&store);
     assert!(left.exists(), "a create tidies up only where nobody else is at work");
@@ -276,7 +301,7 @@ fn a_blob_that_was_lost_is_made_again_by_the_next_snapshot() {
     let created = place.create(&store);
     let is_table = |part: &&Part| part.name.ends_with(".sst");
     let table = created.manifest.files.iter().find(is_table).unwrap();
-    fs::remove_file(place.target.blob(&table.sha256)).unwrap();
+    fs::remove_file(place.root().join(blob_name(&table.sha256))).unwrap();
     assert_eq!(place.check()[0].problems.len(), 1);
     place.create(&store);
     assert!(place.check()[1].problems.is_empty());

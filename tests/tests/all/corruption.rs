@@ -301,7 +301,7 @@ impl Case {
 
     fn snapshot(&self, random: &mut StdRng) {
         let root = self.dir.path().join("target");
-        copy(self.target.root(), &root);
+        copy(self.target.folder().unwrap(), &root);
         let target = Target::at(&root.to_string_lossy()).unwrap();
         let mut files = Vec::new();
         files_below(&root, &mut files);

@@ -153,6 +153,9 @@ fn an_end_at_any_step_of_a_write_leaves_an_exact_beginning() {
         let what = format!("kill {kill} at {place} or after {after:?}");
         assert!(run.code.is_none() || run.is_done(), "{what}: {run:?}");
         ended += usize::from(run.code.is_none());
+        if kill % 50 == 49 {
+            println!("{ended} of {} runs were ended", kill + 1);
+        }
         let there = victim.check(&what);
         if there == BATCHES {
             victim = Victim::new(first + 1 + u64::try_from(kill).unwrap());

@@ -10,6 +10,7 @@
 mod alter;
 mod bad_input;
 mod bombs;
+mod buckets;
 mod corruption;
 mod crash;
 mod docs;
@@ -22,6 +23,7 @@ mod model;
 mod projections;
 mod replay;
 mod scenario;
+mod shipping;
 mod sinks;
 mod snapshots;
 mod tidy;

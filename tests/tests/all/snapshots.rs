@@ -358,7 +358,8 @@ async fn refusals() -> Result<()> {
         (json!({ "to": text(&elsewhere) }), 403),
         (json!({ "to": text(&elsewhere), "proof": "0".repeat(32) }), 403),
         (json!({ "to": "relative" }), 400),
-        (json!({ "to": "s3://bucket/x" }), 400),
+        (json!({ "to": "s3://bucket/x" }), 403),
+        (json!({ "to": "ftp://host/x" }), 400),
         (json!({}), 400),
         (json!({ "to": text(&configured), "more": 1 }), 400),
     ] {

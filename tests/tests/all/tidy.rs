@@ -81,6 +81,7 @@ fn names_stand_only_where_they_belong() {
         ("rocksdb::", &["storage/", "tests/"]),
         // Which filters a read may use is decided in two places alone.
         ("raw_iterator_cf", &["storage/src/engine.rs", "storage/src/scan/reader.rs"]),
+        ("object_store::", &["storage/src/snapshot/bucket"]),
         ("rdkafka::", &["ingest/src/kafka", "ingest/src/mock.rs", "tests/"]),
         ("rusqlite::", &["projector/src/deliver/sinks/sqlite", "server/src/cli/demo", "tests/"]),
         ("gcp_bigquery_client::", &["projector/src/deliver/sinks/bigquery"]),
