@@ -12,6 +12,7 @@ use everwhen_storage::{Basis, Store, SystemTime, Tenant, TxId, ValidTime};
 
 use crate::answer::{RowsAnswer, at_hand, start};
 use crate::basis::{basis_token, parse_basis, reach};
+use crate::catalog::{self, Catalogs, Names};
 use crate::constants::Constants;
 use crate::describe::{Described, describe};
 use crate::diagnose::{Diagnose, diagnose};
@@ -120,6 +121,7 @@ pub(crate) struct Inner {
     options: EngineOptions,
     runtime: Arc<RuntimeEnv>,
     pub(crate) system_tables: SystemTables,
+    pub(crate) catalogs: Catalogs,
 }
 
 impl fmt::Debug for Engine {
@@ -136,7 +138,13 @@ impl Engine {
             Arc::new(RuntimeEnv::default())
         });
         let system_tables = SystemTables::of(&store);
-        Arc::new(Self(Arc::new(Inner { store, options, runtime, system_tables })))
+        Arc::new(Self(Arc::new(Inner {
+            store,
+            options,
+            runtime,
+            system_tables,
+            catalogs: Catalogs::default(),
+        })))
     }
 
     /// Adds a table under `everwhen.`.
@@ -180,6 +188,16 @@ impl Engine {
             described.map_err(|error| diagnose(error, &positions))
         })
         .await
+    }
+
+    /// Runs a query of the catalogs that Postgres keeps of itself.
+    ///
+    /// # Errors
+    /// Whatever the query deserves; 0A000 for another statement, 57014 past its time limit.
+    pub async fn catalog(&self, request: Request, names: Names) -> Result<RowsAnswer> {
+        let inner = Arc::clone(&self.0);
+        let limit = request.timeout.unwrap_or(inner.options.timeout);
+        in_task(limit, async move { catalog::run(&inner, &request, &names).await }).await
     }
 
     /// Returns the physical plan of a query as text, as EXPLAIN shows it.

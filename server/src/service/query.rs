@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use everwhen_query::{Described, Error as QueryError, Outcome, Params, Request, RowsAnswer};
+use everwhen_query::{Described, Error as QueryError, Names, Outcome, Params, Request, RowsAnswer};
 use everwhen_storage::{ColumnType, SystemTime, ValidTime};
 use futures::{Stream, StreamExt as _};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -153,6 +153,23 @@ pub async fn describe(services: &Services, statement: Statement) -> Answered<Des
     let _cancel = CancelOnDrop(describing.abort_handle());
     match describing.await {
         Ok(described) => Ok(described?),
+        Err(error) => Err(Failure::internal(&error)),
+    }
+}
+
+/// Runs a query of the catalogs that Postgres keeps of itself.
+///
+/// # Errors
+/// Whatever the query deserves; `cancelled` past its time limit.
+pub async fn catalog(services: &Services, statement: Statement, names: Names) -> Answered<Rows> {
+    let request = request_of(services, statement)?;
+    let place = services.limits.place().await?;
+    let deadline = request.timeout.and_then(|t| tokio::time::Instant::now().checked_add(t));
+    let engine = std::sync::Arc::clone(&services.engine);
+    let running = services.queries.spawn(async move { engine.catalog(request, names).await });
+    let _cancel = CancelOnDrop(running.abort_handle());
+    match running.await {
+        Ok(rows) => Ok(forward(services, rows?, deadline, place)),
         Err(error) => Err(Failure::internal(&error)),
     }
 }
