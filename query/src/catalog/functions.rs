@@ -67,6 +67,7 @@ pub fn register(session: &SessionContext, names: &Names) -> Result<()> {
         ("has_sequence_privilege", ScalarValue::Boolean(Some(true))),
         ("has_column_privilege", ScalarValue::Boolean(Some(true))),
         ("row_security_active", ScalarValue::Boolean(Some(false))),
+        ("to_regtype", ScalarValue::Int32(None)),
         ("inet_server_port", ScalarValue::Int32(None)),
         ("pg_database_size", ScalarValue::Int64(Some(0))),
         ("pg_table_size", ScalarValue::Int64(Some(0))),

@@ -4,6 +4,7 @@
 //! has every table's columns and none of its rows. It is kept as long as the definitions stay, so
 //! that the object ids of one statement are those of the next.
 
+mod forms;
 mod functions;
 mod keys;
 
@@ -109,11 +110,14 @@ pub async fn run(inner: &Inner, request: &Request, names: &Names) -> Result<Rows
     let definitions = inner.store.definitions_at(basis.tx);
     // Within the limits of every statement, before anything recurses over it.
     split(&request.sql, &ParseLimits::default())?;
-    let parsed = PARSER.parse(&request.sql).map_err(|error| Error::syntax(error.to_string()))?;
+    let parsed = PARSER
+        .parse(&keys::without_expandarray(&request.sql))
+        .map_err(|error| Error::syntax(error.to_string()))?;
     let [Statement::Query(query)] = parsed.as_slice() else {
         return Err(Error::unsupported("the catalogs can be queried and nothing else"));
     };
     let mut query = query.clone();
+    forms::rewrite(&mut query);
     let positions = Positions::default();
     request.params.bind(&mut query, &positions)?;
     let session = inner.catalogs.session(inner, names, &definitions)?;

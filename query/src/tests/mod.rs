@@ -1,6 +1,7 @@
 //! Statements against a real store under a manual clock.
 
 mod alter;
+mod catalog;
 mod describe;
 mod erase;
 mod errors;

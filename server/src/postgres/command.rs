@@ -14,6 +14,9 @@ pub enum Command {
     Begin(Begin),
     Commit,
     Rollback,
+    Savepoint(String),
+    RollbackTo(String),
+    Release(String),
     /// `SET TRANSACTION`, or `SET SESSION CHARACTERISTICS AS TRANSACTION` for all that follow.
     Mode {
         read_only: Option<bool>,
@@ -153,8 +156,12 @@ fn transaction(words: &mut Words) -> Answered<Command> {
         return Err(unsupported("PREPARE is not supported")
             .with_hint("drivers prepare statements by the protocol's own messages"));
     }
-    if words.accept(&["savepoint"]) || words.accept(&["release"]) {
-        return Err(unsupported("savepoints are not supported"));
+    if words.accept(&["savepoint"]) {
+        return Ok(Command::Savepoint(words.name()?));
+    }
+    if words.accept(&["release"]) {
+        words.accept(&["savepoint"]);
+        return Ok(Command::Release(words.name()?));
     }
     let rollback = words.accept(&["rollback"]) || words.accept(&["abort"]);
     if !rollback && !words.accept(&["commit"]) {
@@ -162,7 +169,8 @@ fn transaction(words: &mut Words) -> Answered<Command> {
     }
     let _optional = words.accept(&["transaction"]) || words.accept(&["work"]);
     if rollback && words.accept(&["to"]) {
-        return Err(unsupported("savepoints are not supported"));
+        words.accept(&["savepoint"]);
+        return Ok(Command::RollbackTo(words.name()?));
     }
     if words.accept(&["and", "chain"]) {
         return Err(unsupported("AND CHAIN is not supported"));
@@ -422,9 +430,10 @@ mod tests {
         assert_eq!(command(sql), Command::Begin(expected));
         assert_eq!(command("END"), Command::Commit);
         assert_eq!(command("ABORT WORK"), Command::Rollback);
+        assert_eq!(command("ROLLBACK TO SAVEPOINT a"), Command::RollbackTo("a".to_owned()));
+        assert_eq!(command("SAVEPOINT \"A b\""), Command::Savepoint("A b".to_owned()));
         for (sql, state) in [
-            ("SAVEPOINT a", "0A000"),
-            ("ROLLBACK TO SAVEPOINT a", "0A000"),
+            ("PREPARE a AS SELECT 1", "0A000"),
             ("BEGIN WITH (COLOUR = 'red')", "42704"),
             ("BEGIN nonsense", "42601"),
             ("COMMIT PREPARED 'x'", "0A000"),

@@ -145,6 +145,7 @@ fn session_of(services: Arc<Services>, options: &[(String, String)]) -> Answered
         user: "everwhen".to_owned(),
         settings: Settings::default(),
         transaction: Transaction::default(),
+        savepoints: Vec::new(),
         told: Vec::new(),
     };
     let mut database = None;

@@ -11,7 +11,7 @@ use futures::{StreamExt as _, stream};
 
 use super::command::{Command, Kind};
 use super::settings::Settings;
-use super::transaction::{Mode, Transaction, Writes, aborted};
+use super::transaction::{Mode, Savepoint, Transaction, Writes, aborted};
 use super::values::Column;
 use crate::failure::{Answered, Failure};
 use crate::service::Services;
@@ -26,6 +26,7 @@ pub struct Session {
     pub user: String,
     pub settings: Settings,
     pub transaction: Transaction,
+    pub savepoints: Vec<Savepoint>,
     /// Settings that changed and warnings, to be told with the answer.
     pub told: Vec<Told>,
 }
@@ -133,7 +134,8 @@ impl Session {
             Command::Commit => return self.commit().await,
             Command::Rollback => return Ok(self.rollback()),
             Command::Empty => return Ok(Reply::Empty),
-            _ if matches!(self.transaction, Transaction::Failed) => return Err(aborted()),
+            Command::RollbackTo(name) => return self.back_to(name),
+            _ if matches!(self.transaction, Transaction::Failed(_)) => return Err(aborted()),
             _ => {}
         }
         match call.command {
@@ -143,7 +145,22 @@ impl Session {
                     snapshot_token: self.settings.snapshot_token(),
                 };
                 self.transaction.begin(&self.services, begin, mode)?;
+                self.savepoints.clear();
                 done("BEGIN")
+            }
+            Command::Savepoint(name) => {
+                const SAVEPOINTS_MAX: usize = 1_000;
+                if self.savepoints.len() >= SAVEPOINTS_MAX {
+                    let detail = "a transaction has too many savepoints";
+                    return Err(Failure::of_sqlstate("54000", detail.to_owned()));
+                }
+                self.savepoints.push(self.transaction.savepoint(name.clone())?);
+                done("SAVEPOINT")
+            }
+            Command::Release(name) => {
+                let at = self.find_savepoint(name)?;
+                self.savepoints.truncate(at);
+                done("RELEASE")
             }
             Command::Mode { read_only, session: true } => {
                 if let Some(read_only) = read_only {
@@ -181,8 +198,29 @@ impl Session {
             Command::Deallocate(_) => done("DEALLOCATE"),
             Command::Sql(kind) => self.sql(call.sql, *kind, call.params).await,
             Command::Copy(_) => Err(Failure::internal(&"a COPY was taken for a statement")),
-            Command::Commit | Command::Rollback | Command::Empty => Ok(Reply::Empty),
+            Command::Commit | Command::Rollback | Command::Empty | Command::RollbackTo(_) => {
+                Ok(Reply::Empty)
+            }
         }
+    }
+
+    fn find_savepoint(&self, name: &str) -> Answered<usize> {
+        let found = match self.transaction {
+            Transaction::None => None,
+            _ => self.savepoints.iter().rposition(|savepoint| savepoint.name == name),
+        };
+        found.ok_or_else(|| {
+            Failure::of_sqlstate("3B001", format!("savepoint \"{name}\" does not exist"))
+        })
+    }
+
+    fn back_to(&mut self, name: &str) -> Answered<Reply> {
+        let at = self.find_savepoint(name)?;
+        self.savepoints.truncate(at + 1);
+        if let Some(savepoint) = self.savepoints.last() {
+            self.transaction.back_to(savepoint);
+        }
+        done("ROLLBACK")
     }
 
     /// Tells a client a setting that it keeps track of.
@@ -312,7 +350,7 @@ impl Session {
                 self.warn("25P01", "there is no transaction in progress");
                 done("COMMIT")
             }
-            Transaction::Failed => done("ROLLBACK"),
+            Transaction::Failed(_) => done("ROLLBACK"),
             Transaction::Open | Transaction::Reading { .. } => done("COMMIT"),
             Transaction::Writing(writes) => self.write(writes).await,
         }

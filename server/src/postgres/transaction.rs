@@ -27,8 +27,23 @@ pub enum Transaction {
         read_only: bool,
     },
     Writing(Writes),
-    /// Nothing but its end is taken.
-    Failed,
+    /// Nothing but its end is taken, or the way back to a savepoint, for which writes are kept.
+    Failed(Option<Writes>),
+}
+
+/// A place in a transaction to come back to.
+#[derive(Debug)]
+pub struct Savepoint {
+    pub name: String,
+    at: At,
+}
+
+/// Where a transaction stood.
+#[derive(Debug)]
+enum At {
+    Open,
+    Reading { basis: String, read_only: bool },
+    Writing { statements: usize, bytes: usize },
 }
 
 /// The writes of a transaction, not done yet.
@@ -158,7 +173,7 @@ impl Transaction {
     /// writes.
     pub fn admit(&mut self, services: &Services, kind: Kind, token: Option<&str>) -> Answered<()> {
         match (&self, kind) {
-            (Self::Failed, _) => return Err(aborted()),
+            (Self::Failed(_), _) => return Err(aborted()),
             (Self::None, _) | (_, Kind::Bare | Kind::Catalog) => {}
             (Self::Open, Kind::Query) => {
                 let basis = basis_of(services, token, None)?;
@@ -188,11 +203,55 @@ impl Transaction {
         Ok(())
     }
 
-    /// Takes note of a failure.
+    /// Takes note of a failure; the writes so far are kept for savepoints.
     pub fn fail(&mut self) {
-        if !matches!(self, Self::None) {
-            *self = Self::Failed;
+        match std::mem::take(self) {
+            Self::None => {}
+            Self::Writing(writes) => *self = Self::Failed(Some(writes)),
+            failed @ Self::Failed(_) => *self = failed,
+            Self::Open | Self::Reading { .. } => *self = Self::Failed(None),
         }
+    }
+
+    /// Marks a place to come back to.
+    ///
+    /// # Errors
+    /// 25P01 outside of a transaction, 25P02 after a failure.
+    pub fn savepoint(&self, name: String) -> Answered<Savepoint> {
+        let at = match self {
+            Self::None => {
+                let detail = "a savepoint stands in a transaction";
+                return Err(Failure::of_sqlstate("25P01", detail.to_owned()));
+            }
+            Self::Failed(_) => return Err(aborted()),
+            Self::Open => At::Open,
+            Self::Reading { basis, read_only } => {
+                At::Reading { basis: basis.clone(), read_only: *read_only }
+            }
+            Self::Writing(writes) => {
+                At::Writing { statements: writes.statements.len(), bytes: writes.bytes }
+            }
+        };
+        Ok(Savepoint { name, at })
+    }
+
+    /// Comes back to a place: what came after it is forgotten, a failure too.
+    pub fn back_to(&mut self, savepoint: &Savepoint) {
+        let writes = match std::mem::take(self) {
+            Self::Writing(writes) | Self::Failed(Some(writes)) => Some(writes),
+            _ => None,
+        };
+        *self = match (&savepoint.at, writes) {
+            (At::Reading { basis, read_only }, _) => {
+                Self::Reading { basis: basis.clone(), read_only: *read_only }
+            }
+            (At::Writing { statements, bytes }, Some(mut writes)) => {
+                writes.statements.truncate(*statements);
+                writes.bytes = *bytes;
+                Self::Writing(writes)
+            }
+            _ => Self::Open,
+        };
     }
 
     /// Returns the token that queries read at.
@@ -208,7 +267,7 @@ impl Transaction {
         match self {
             Self::None => TransactionStatus::Idle,
             Self::Open | Self::Reading { .. } | Self::Writing(_) => TransactionStatus::Transaction,
-            Self::Failed => TransactionStatus::Error,
+            Self::Failed(_) => TransactionStatus::Error,
         }
     }
 }

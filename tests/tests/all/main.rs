@@ -10,6 +10,7 @@
 mod alter;
 mod bad_input;
 mod bombs;
+mod clients;
 mod corruption;
 mod crash;
 mod docs;
