@@ -119,7 +119,7 @@ pub struct Engine(Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) store: Store,
     options: EngineOptions,
-    runtime: Arc<RuntimeEnv>,
+    pub(crate) runtime: Arc<RuntimeEnv>,
     pub(crate) system_tables: SystemTables,
     pub(crate) catalogs: Catalogs,
 }

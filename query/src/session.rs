@@ -33,7 +33,7 @@ use crate::period_join::PeriodJoins;
 /// The catalog of every session.
 const CATALOG: &str = "everwhen_catalog";
 /// The schema that holds a statement's table references.
-const REFERENCES: &str = "public";
+pub const REFERENCES: &str = "public";
 /// The schema of the system tables.
 pub const SYSTEM_SCHEMA: &str = "everwhen";
 
@@ -224,6 +224,7 @@ pub fn catalog_session(
     database: &str,
     tables: Vec<NamedTable>,
     system_tables: Vec<NamedTable>,
+    runtime: Arc<RuntimeEnv>,
 ) -> Result<SessionContext> {
     let mut config = SessionConfig::new()
         .with_target_partitions(1)
@@ -239,7 +240,7 @@ pub fn catalog_session(
         }
         catalog.register_schema(name, Arc::new(schema))?;
     }
-    let session = SessionContext::new_with_config(config);
+    let session = SessionContext::new_with_config_rt(config, runtime);
     session.register_catalog(database, Arc::new(catalog));
     setup_pg_catalog(&session, database, NoRoles).map_err(|error| *error)?;
     Ok(session)

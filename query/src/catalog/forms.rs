@@ -48,6 +48,9 @@ fn in_other_words(expr: &Expr) -> Option<String> {
             let nothing = ["pg_attrdef", "pg_sequence", "pg_collation"];
             let none =
                 nothing.iter().any(|table| text.contains(&format!("from pg_catalog.{table}")));
+            if text.starts_with("select pg_catalog.pg_type.typcollation ") {
+                return Some("CAST(NULL AS INT)".to_owned());
+            }
             none.then(|| "CAST(NULL AS TEXT)".to_owned())
         }
         _ => None,

@@ -86,8 +86,10 @@ fn indexes() -> String {
          false AS indnullsnotdistinct, true AS indisprimary, false AS indisexclusion, \
          true AS indimmediate, false AS indisclustered, true AS indisvalid, \
          false AS indcheckxmin, true AS indisready, true AS indislive, false AS indisreplident, \
-         {COLUMNS} AS indkey, {NONE} AS indcollation, {NONE} AS indclass, \
-         array_agg(CAST(0 AS SMALLINT)) AS indoption, {NONE} AS indexprs, {NONE} AS indpred {KEYED}"
+         {COLUMNS} AS indkey, array_agg(CAST(0 AS INT)) AS indcollation, \
+         array_agg(CAST(3124 AS INT)) AS indclass, \
+         array_agg(CAST(k.place - k.place AS SMALLINT)) AS indoption, {NONE} AS indexprs, \
+         {NONE} AS indpred {KEYED}"
     )
 }
 
@@ -106,14 +108,18 @@ fn constraints() -> String {
 
 /// The classes as they are, and one for each key's index.
 fn classes(columns: &[String]) -> String {
-    let all: Vec<_> = columns.iter().map(|name| format!("\"{name}\"")).collect();
+    let mut all: Vec<_> = columns.iter().map(|name| format!("\"{name}\"")).collect();
     let index = columns.iter().map(|name| match name.as_str() {
         "oid" => "CAST(c.oid + 1000000 AS INT) AS oid".to_owned(),
         "relname" => "c.relname || '_pkey' AS relname".to_owned(),
         "relkind" => "'i' AS relkind".to_owned(),
         name => format!("c.\"{name}\""),
     });
-    let index: Vec<_> = index.collect();
+    let mut index: Vec<_> = index.collect();
+    if !columns.iter().any(|name| name == "reloptions") {
+        all.push("arrow_cast(NULL, 'List(Utf8)') AS reloptions".to_owned());
+        index.push("arrow_cast(NULL, 'List(Utf8)') AS reloptions".to_owned());
+    }
     format!(
         "SELECT {} FROM pg_catalog.everwhen_class UNION ALL SELECT {} \
          FROM pg_catalog.everwhen_class c \

@@ -12,8 +12,10 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{Field, Schema};
 use datafusion::catalog::TableProvider;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::execution::context::{SQLOptions, SessionContext};
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement as DataFusionStatement;
 use datafusion::sql::sqlparser::ast::Statement;
 use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
@@ -27,7 +29,7 @@ use crate::dialect::{ParseLimits, Positions, split};
 use crate::engine::{Inner, Request};
 use crate::error::{Error, Result};
 use crate::read::Planned;
-use crate::session::catalog_session;
+use crate::session::{REFERENCES, SYSTEM_SCHEMA, catalog_session};
 
 pub use functions::SERVER_VERSION;
 
@@ -88,7 +90,8 @@ fn build(inner: &Inner, names: &Names, definitions: &Definitions) -> Result<Sess
         .all()
         .into_iter()
         .map(|table| (table.name().to_owned(), empty(Schema::clone(&table.schema()))));
-    let session = catalog_session(&names.database, tables.collect(), system.collect())?;
+    let runtime = Arc::clone(&inner.runtime);
+    let session = catalog_session(&names.database, tables.collect(), system.collect(), runtime)?;
     functions::register(&session, names)?;
     keys::register(&session, &names.database, definitions)?;
     Ok(session)
@@ -127,6 +130,29 @@ pub async fn run(inner: &Inner, request: &Request, names: &Names) -> Result<Rows
     let read_only =
         SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     read_only.verify_plan(&plan).diagnosed(&positions)?;
+    refuse_tables(&plan)?;
     let token = crate::basis::basis_token(&inner.store, basis);
     start(Planned { state, plan }, positions, token).await
+}
+
+/// Refuses a query that reads tables besides the catalogs: there are no rows of them here.
+fn refuse_tables(plan: &LogicalPlan) -> Result<()> {
+    let mut found = None;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && matches!(scan.table_name.schema(), Some(REFERENCES | SYSTEM_SCHEMA))
+        {
+            found = Some(scan.table_name.table().to_owned());
+            return Ok(TreeNodeRecursion::Stop);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    match found {
+        None => Ok(()),
+        Some(table) => {
+            let message = format!("\"{table}\" is read together with Postgres' own catalogs");
+            Err(Error::unsupported(message)
+                .with_hint("query tables in one statement and the catalogs in another"))
+        }
+    }
 }

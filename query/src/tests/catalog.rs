@@ -80,6 +80,12 @@ async fn parameters_are_bound_and_nothing_but_queries_runs() {
         let error = ask(&kit, Request::new(sql)).await.expect_err(sql);
         assert!(["0A000", "42601"].contains(&error.sqlstate()), "{sql}: {error:?}");
     }
+    for sql in
+        ["SELECT current_user, count(*) FROM desks", "SELECT * FROM everwhen.tables, pg_class"]
+    {
+        let error = ask(&kit, Request::new(sql)).await.expect_err(sql);
+        assert_eq!(error.sqlstate(), "0A000", "tables have no rows here: {error:?}");
+    }
     let error = ask(&kit, Request::new("SELECT * FROM pg_nothing")).await.unwrap_err();
     assert_eq!(error.sqlstate(), "42P01", "{error:?}");
 }

@@ -321,7 +321,10 @@ impl Connection {
 
     async fn several(&mut self, writes: &[(String, &'static str)]) -> Result<(), Stop> {
         let work = self.session.run_writes(writes);
-        let tags = attended(&self.input, &self.place, work).await??;
+        let tags = attended(&self.input, &self.place, work).await?.map_err(|failure| {
+            // It is a place in one of the texts, and nothing says in which.
+            Failure { position: None, ..failure }
+        })?;
         tags.iter().for_each(|tag| self.output.complete(tag));
         Ok(())
     }

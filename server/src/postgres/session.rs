@@ -139,6 +139,45 @@ impl Session {
             _ => {}
         }
         match call.command {
+            Command::Begin(_)
+            | Command::Savepoint(_)
+            | Command::Release(_)
+            | Command::Mode { .. } => self.control(call.command),
+            Command::Set { name, value } => {
+                self.settings.set(name, value.as_deref())?;
+                self.tell(name);
+                done("SET")
+            }
+            Command::Reset(name) => {
+                // DISCARD PLANS and its like have nothing to forget.
+                if name.as_deref() != Some("") {
+                    self.settings.reset(name.as_deref())?;
+                    self.tell("application_name");
+                }
+                done("RESET")
+            }
+            Command::DiscardAll => {
+                if !matches!(self.transaction, Transaction::None) {
+                    let detail = "DISCARD ALL cannot stand in a transaction";
+                    return Err(Failure::of_sqlstate("25001", detail.to_owned()));
+                }
+                self.settings.reset(None)?;
+                self.tell("application_name");
+                done("DISCARD ALL")
+            }
+            Command::Show(name) => self.show(name).map(Reply::Rows),
+            Command::Deallocate(_) => done("DEALLOCATE"),
+            Command::Sql(kind) => self.sql(call.sql, *kind, call.params).await,
+            Command::Copy(_) => Err(Failure::internal(&"a COPY was taken for a statement")),
+            Command::Commit | Command::Rollback | Command::Empty | Command::RollbackTo(_) => {
+                Ok(Reply::Empty)
+            }
+        }
+    }
+
+    /// Begins a transaction, sets its mode, marks places in it.
+    fn control(&mut self, command: &Command) -> Answered<Reply> {
+        match command {
             Command::Begin(begin) => {
                 let mode = Mode {
                     read_only: self.settings.read_only,
@@ -172,35 +211,7 @@ impl Session {
                 self.transaction.set_mode(&self.services, *read_only)?;
                 done("SET")
             }
-            Command::Set { name, value } => {
-                self.settings.set(name, value.as_deref())?;
-                self.tell(name);
-                done("SET")
-            }
-            Command::Reset(name) => {
-                // DISCARD PLANS and its like have nothing to forget.
-                if name.as_deref() != Some("") {
-                    self.settings.reset(name.as_deref())?;
-                    self.tell("application_name");
-                }
-                done("RESET")
-            }
-            Command::DiscardAll => {
-                if !matches!(self.transaction, Transaction::None) {
-                    let detail = "DISCARD ALL cannot stand in a transaction";
-                    return Err(Failure::of_sqlstate("25001", detail.to_owned()));
-                }
-                self.settings.reset(None)?;
-                self.tell("application_name");
-                done("DISCARD ALL")
-            }
-            Command::Show(name) => self.show(name).map(Reply::Rows),
-            Command::Deallocate(_) => done("DEALLOCATE"),
-            Command::Sql(kind) => self.sql(call.sql, *kind, call.params).await,
-            Command::Copy(_) => Err(Failure::internal(&"a COPY was taken for a statement")),
-            Command::Commit | Command::Rollback | Command::Empty | Command::RollbackTo(_) => {
-                Ok(Reply::Empty)
-            }
+            _ => Err(Failure::internal(&"a statement was taken for one about transactions")),
         }
     }
 

@@ -22,7 +22,10 @@ fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let Output { status, stdout, stderr } = output;
     let (out, err) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
-    assert!(status.success(), "{command:?} ended with {status}\n{out}\n{err}\nrun scripts/setup test");
+    assert!(
+        status.success(),
+        "{command:?} ended with {status}\n{out}\n{err}\nrun scripts/setup test"
+    );
     out.into_owned() + &err
 }
 

@@ -18,6 +18,7 @@ mod end_to_end;
 mod erase;
 mod faults;
 mod model;
+mod postgres;
 mod projections;
 mod replay;
 mod scenario;
