@@ -418,6 +418,10 @@ impl Session {
     /// Whatever is wrong with it.
     pub async fn describe(&self, sql: &str, params: Params) -> Answered<Described> {
         let mut statement = self.statement(sql, params);
+        if matches!(Command::of(sql), Ok(Command::Sql(Kind::Bare))) {
+            // As where it is run: of nobody's data.
+            statement.tenant = None;
+        }
         statement.basis = self.transaction.basis().map(str::to_owned);
         self.settings.time_limit(&mut statement);
         query::describe(&self.services, statement).await
