@@ -320,7 +320,8 @@ impl Describing<'_> {
         }
         types.fill(&mut query.query, false);
         let mut items = Types { known: Vec::new() };
-        if let Ok((planned, _)) = self.inner.plan(self.request, &query).await {
+        if let Ok((planned, _)) = self.inner.plan(self.request, &query, &Interrupt::default()).await
+        {
             items.take(&planned.plan)?;
         }
         for name in names {

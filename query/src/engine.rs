@@ -197,7 +197,10 @@ impl Engine {
     pub async fn catalog(&self, request: Request, names: Names) -> Result<RowsAnswer> {
         let inner = Arc::clone(&self.0);
         let limit = request.timeout.unwrap_or(inner.options.timeout);
-        in_task(limit, async move { catalog::run(&inner, &request, &names).await }).await
+        let interrupt = Interrupt::default();
+        let guard = interrupt.on_drop();
+        let run = async move { catalog::run(&inner, &request, &names, interrupt).await };
+        Ok(in_task(limit, run).await?.held_by(guard))
     }
 
     /// Returns the physical plan of a query as text, as EXPLAIN shows it.

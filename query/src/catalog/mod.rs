@@ -28,6 +28,7 @@ use crate::diagnose::Diagnose;
 use crate::dialect::{ParseLimits, Positions, split};
 use crate::engine::{Inner, Request};
 use crate::error::{Error, Result};
+use crate::interrupt::Interrupt;
 use crate::read::Planned;
 use crate::session::{REFERENCES, SYSTEM_SCHEMA, catalog_session};
 
@@ -106,7 +107,12 @@ fn schema_of(table: &TableDef) -> Schema {
 }
 
 /// Runs a query of the catalogs.
-pub async fn run(inner: &Inner, request: &Request, names: &Names) -> Result<RowsAnswer> {
+pub async fn run(
+    inner: &Inner,
+    request: &Request,
+    names: &Names,
+    interrupt: Interrupt,
+) -> Result<RowsAnswer> {
     static PARSER: LazyLock<PostgresCompatibilityParser> =
         LazyLock::new(PostgresCompatibilityParser::new);
     let basis = inner.basis_of(request).await?;
@@ -124,7 +130,10 @@ pub async fn run(inner: &Inner, request: &Request, names: &Names) -> Result<Rows
     let positions = Positions::default();
     request.params.bind(&mut query, &positions)?;
     let session = inner.catalogs.session(inner, names, &definitions)?;
-    let state = session.state();
+    let mut state = session.state();
+    // What stops a statement's work is found in its context.
+    let ctx = inner.context(basis, &request.tenant).with_interrupt(interrupt);
+    state.config_mut().set_extension(Arc::new(ctx));
     let statement = DataFusionStatement::Statement(Box::new(Statement::Query(query)));
     let plan = state.statement_to_plan(statement).await.diagnosed(&positions)?;
     let read_only =

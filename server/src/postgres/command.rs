@@ -51,7 +51,7 @@ pub struct Begin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Query,
-    /// A query without tables: it has no basis to keep.
+    /// A query without tables: it has no data to read.
     Bare,
     /// A query of the catalogs that Postgres keeps of itself.
     Catalog,
@@ -293,7 +293,8 @@ fn show(words: &mut Words) -> Answered<Option<Command>> {
         }
         () => setting(words)?,
     };
-    let own = ["snapshot_token", "clock_time", "tables", "streams", "mappings", "projections"];
+    let own =
+        ["snapshot_token", "clock_time", "tables", "views", "streams", "mappings", "projections"];
     Ok((!own.contains(&name.as_str())).then_some(Command::Show(name)))
 }
 

@@ -39,8 +39,9 @@ async fn psql_reads_writes_and_describes() {
     let (mut server, port) = server(&dir).await;
     let said = run(Command::new("psql")
         .args(["-X", "-h", "127.0.0.1", "-p", &port, "-U", "ada", "-d", "postgres"])
-        .args(["-v", "VERBOSITY=verbose", "-f"])
-        .arg(client("psql.sql")));
+        .args(["-v", "VERBOSITY=verbose", "-f", "psql.sql"])
+        // Its messages name the file as it was given.
+        .current_dir(client(".")));
     let expected = std::fs::read_to_string(client("psql.out")).unwrap();
     assert_eq!(said.trim(), expected.trim(), "what psql showed:\n{said}");
     server.stop().unwrap();
