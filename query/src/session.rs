@@ -33,7 +33,7 @@ use crate::period_join::PeriodJoins;
 /// The catalog of every session.
 const CATALOG: &str = "everwhen_catalog";
 /// The schema that holds a statement's table references.
-pub const REFERENCES: &str = "public";
+const REFERENCES: &str = "public";
 /// The schema of the system tables.
 pub const SYSTEM_SCHEMA: &str = "everwhen";
 

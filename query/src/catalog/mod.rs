@@ -14,6 +14,7 @@ use arrow::datatypes::{Field, Schema};
 use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::empty::EmptyTable;
+use datafusion::datasource::source_as_provider;
 use datafusion::execution::context::{SQLOptions, SessionContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement as DataFusionStatement;
@@ -30,7 +31,7 @@ use crate::engine::{Inner, Request};
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::read::Planned;
-use crate::session::{REFERENCES, SYSTEM_SCHEMA, catalog_session};
+use crate::session::catalog_session;
 
 pub use functions::SERVER_VERSION;
 
@@ -149,7 +150,8 @@ fn refuse_tables(plan: &LogicalPlan) -> Result<()> {
     let mut found = None;
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
-            && matches!(scan.table_name.schema(), Some(REFERENCES | SYSTEM_SCHEMA))
+            && let Ok(provider) = source_as_provider(&scan.source)
+            && provider.downcast_ref::<EmptyTable>().is_some()
         {
             found = Some(scan.table_name.table().to_owned());
             return Ok(TreeNodeRecursion::Stop);
