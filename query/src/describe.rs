@@ -283,6 +283,7 @@ impl Describing<'_> {
         note_clauses(types, &mut query)?;
         note_limit(types, &query.query)?;
         types.note_all(&query.query)?;
+        self.lists(types, &query).await?;
         types.fill(&mut query.query, false);
         if !types.cover(&query.query) {
             // What planning cannot make sense of without a type is text in the second round.
@@ -295,6 +296,39 @@ impl Describing<'_> {
         }
         let (planned, _) = self.inner.plan(self.request, &query, &Interrupt::default()).await?;
         Ok(PlannedQuery { planned, positions: query.clauses.positions().clone() })
+    }
+
+    /// Finds the types of lists in `x = ANY($1)` and `x <> ALL($1)`: of what stands before them.
+    async fn lists(&self, types: &mut Types, query: &ParsedQuery) -> Result<()> {
+        let mut query = query.clone();
+        let mut names = Vec::new();
+        let _ = visit_expressions_mut(&mut query.query, |expr| {
+            let (Expr::AnyOp { left, right, .. } | Expr::AllOp { left, right, .. }) = expr else {
+                return ControlFlow::Continue(());
+            };
+            if let Some(name) = placeholder(right)
+                && types.kind_of(name, false).is_none()
+            {
+                names.push(name.to_owned());
+                let (item, list) = (left.clone(), vec![right.as_ref().clone()]);
+                *expr = Expr::InList { expr: item, list, negated: false };
+            }
+            ControlFlow::<()>::Continue(())
+        });
+        if names.is_empty() {
+            return Ok(());
+        }
+        types.fill(&mut query.query, false);
+        let mut items = Types { known: Vec::new() };
+        if let Ok((planned, _)) = self.inner.plan(self.request, &query, &Interrupt::default()).await
+        {
+            items.take(&planned.plan)?;
+        }
+        for name in names {
+            let item = items.kind_of(&name, true).unwrap_or(ColumnType::Text);
+            types.note(&name, Some(ColumnType::List(Box::new(item))))?;
+        }
+        Ok(())
     }
 
     async fn insert(&self, types: &mut Types, mut insert: Insert) -> Result<Option<Shape>> {

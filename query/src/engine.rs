@@ -13,6 +13,7 @@ use everwhen_storage::{Basis, Store, SystemTime, Tenant, TxId, ValidTime};
 
 use crate::answer::{RowsAnswer, at_hand, start};
 use crate::basis::{basis_token, parse_basis, reach};
+use crate::catalog::{self, Catalogs, Names};
 use crate::constants::Constants;
 use crate::describe::{Described, describe};
 use crate::diagnose::{Diagnose, diagnose};
@@ -123,8 +124,9 @@ pub struct Engine(Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) store: Store,
     options: EngineOptions,
-    runtime: Arc<RuntimeEnv>,
+    pub(crate) runtime: Arc<RuntimeEnv>,
     pub(crate) system_tables: SystemTables,
+    pub(crate) catalogs: Catalogs,
 }
 
 impl fmt::Debug for Engine {
@@ -141,7 +143,13 @@ impl Engine {
             Arc::new(RuntimeEnv::default())
         });
         let system_tables = SystemTables::of(&store);
-        Arc::new(Self(Arc::new(Inner { store, options, runtime, system_tables })))
+        Arc::new(Self(Arc::new(Inner {
+            store,
+            options,
+            runtime,
+            system_tables,
+            catalogs: Catalogs::default(),
+        })))
     }
 
     /// Adds a table under `everwhen.`.
@@ -210,6 +218,19 @@ impl Engine {
     /// Returns the names, after `everwhen.`, and columns of the system tables.
     pub fn system_tables(&self) -> Vec<(String, SchemaRef)> {
         self.0.system_tables.list()
+    }
+
+    /// Runs a query of the catalogs that Postgres keeps of itself.
+    ///
+    /// # Errors
+    /// Whatever the query deserves; 0A000 for another statement, 57014 past its time limit.
+    pub async fn catalog(&self, request: Request, names: Names) -> Result<RowsAnswer> {
+        let inner = Arc::clone(&self.0);
+        let limit = request.timeout.unwrap_or(inner.options.timeout);
+        let interrupt = Interrupt::default();
+        let guard = interrupt.on_drop();
+        let run = async move { catalog::run(&inner, &request, &names, interrupt).await };
+        Ok(in_task(limit, run).await?.held_by(guard))
     }
 
     /// Returns the physical plan of a query as text, as EXPLAIN shows it.

@@ -6,6 +6,7 @@
 mod answer;
 pub mod basis;
 mod bounds;
+mod catalog;
 pub mod columns;
 mod constants;
 mod describe;
@@ -34,6 +35,7 @@ mod write;
 
 pub use answer::{RowsAnswer, Shape};
 pub use basis::{basis_token, parse_basis};
+pub use catalog::{Names, SERVER_VERSION};
 pub use describe::{Described, StatementKind};
 pub use engine::{Engine, EngineOptions, Outcome, QUERY_STACK_BYTES, Request, WriteAnswer};
 pub use error::{Error, Result, SqlState};

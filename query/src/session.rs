@@ -1,5 +1,6 @@
 //! The only place that builds DataFusion sessions: functions, types, limits and the tables of one
-//! statement. No session outlives its statement, and nothing is registered anywhere else.
+//! statement. No session outlives its statement but those of the catalogs, and nothing is
+//! registered anywhere else but the functions of these.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -15,8 +16,10 @@ use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::planner::TypePlanner;
-use datafusion::prelude::SessionConfig;
+use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::sqlparser::ast;
+use datafusion_pg_catalog::pg_catalog::context::PgCatalogContextProvider;
+use datafusion_pg_catalog::pg_catalog::setup_pg_catalog;
 use everwhen_storage::{Basis, ColumnType, Hold, Store, Tenant, TxId, View};
 
 use crate::columns::{field_of, timestamp_type};
@@ -211,6 +214,43 @@ fn base_state() -> SessionState {
     }
     state
 }
+
+/// Builds a session for queries of Postgres' own catalogs over tables without rows: the only kind
+/// that is kept, as object ids are given out in it.
+///
+/// # Errors
+/// XX000 where something cannot be registered.
+pub fn catalog_session(
+    database: &str,
+    tables: Vec<NamedTable>,
+    system_tables: Vec<NamedTable>,
+    runtime: Arc<RuntimeEnv>,
+) -> Result<SessionContext> {
+    let mut config = SessionConfig::new()
+        .with_target_partitions(1)
+        .with_information_schema(true)
+        .with_create_default_catalog_and_schema(false)
+        .with_default_catalog_and_schema(database, REFERENCES);
+    config.options_mut().sql_parser.map_string_types_to_utf8view = false;
+    let catalog = MemoryCatalogProvider::new();
+    for (name, tables) in [(REFERENCES, tables), (SYSTEM_SCHEMA, system_tables)] {
+        let schema = MemorySchemaProvider::new();
+        for (name, table) in tables {
+            schema.register_table(name, table)?;
+        }
+        catalog.register_schema(name, Arc::new(schema))?;
+    }
+    let session = SessionContext::new_with_config_rt(config, runtime);
+    session.register_catalog(database, Arc::new(catalog));
+    setup_pg_catalog(&session, database, NoRoles).map_err(|error| *error)?;
+    Ok(session)
+}
+
+/// Nobody has to prove who they are, so there are no roles to show.
+#[derive(Debug, Clone)]
+struct NoRoles;
+
+impl PgCatalogContextProvider for NoRoles {}
 
 /// SQL type names that mean something else here than in DataFusion: microseconds and UTC.
 #[derive(Debug)]

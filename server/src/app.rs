@@ -202,6 +202,7 @@ impl App {
             data = %config.data.display(),
             http = app.endpoints.http,
             grpc = app.endpoints.grpc,
+            postgres = app.endpoints.postgres,
             admin = app.endpoints.admin,
             latest_tx = latest.tx.get(),
             test_clock = app.services.test_clock,

@@ -39,6 +39,7 @@ pub struct Config {
     /// `None` for no limit.
     pub query_timeout: Option<Duration>,
     pub statements_max: usize,
+    pub postgres_connections_max: usize,
     pub sql_bytes_max: usize,
     pub body_bytes_max: usize,
     pub record_bytes_max: usize,
@@ -128,7 +129,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "postgres_listen",
-        doc: "Postgres wire address, likewise (not served by this version)",
+        doc: "address of the Postgres wire protocol, likewise",
         set: |c, raw| listen(raw).map(|v| c.postgres_listen = v),
         show: |c| Some(quoted(c.postgres_listen.as_text())),
     },
@@ -238,6 +239,12 @@ pub const KEYS: &[Key] = &[
         show: |c| Some(c.statements_max.to_string()),
     },
     Key {
+        name: "postgres_connections_max",
+        doc: "connections over the Postgres wire at once; more are refused (53300)",
+        set: |c, raw| whole(raw, 1).map(|v| c.postgres_connections_max = v),
+        show: |c| Some(c.postgres_connections_max.to_string()),
+    },
+    Key {
         name: "sql_bytes_max",
         doc: "longest statement text",
         set: |c, raw| whole(raw, 1).map(|v| c.sql_bytes_max = v),
@@ -325,6 +332,7 @@ impl Default for Config {
             query_threads: 0,
             query_timeout: Some(Duration::from_secs(300)),
             statements_max: 64,
+            postgres_connections_max: 500,
             sql_bytes_max: 1 << 20,
             body_bytes_max: 64 << 20,
             record_bytes_max: 1 << 20,
@@ -339,7 +347,7 @@ impl Default for Config {
 
 impl Config {
     /// Returns a configuration for a server inside a test or the demo: free ports on loopback, no
-    /// Postgres, over the given data directory.
+    /// Postgres wire, over the given data directory.
     pub fn in_process(data: impl Into<PathBuf>) -> Self {
         let any = || Listen::At("127.0.0.1:0".to_owned());
         Self {

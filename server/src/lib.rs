@@ -1,7 +1,7 @@
 //! The server: thin front ends over one set of services, and the command line.
 //!
 //! Read next: [`app`] (what is built and stopped in which order), [`service`] (what is done),
-//! [`http`] and [`grpc`] (how it is asked for), [`code`] (how errors are numbered).
+//! [`http`], [`grpc`] and [`postgres`] (how it is asked for), [`code`] (how errors are numbered).
 
 pub mod app;
 pub mod cli;
@@ -17,6 +17,7 @@ mod http;
 mod limits;
 mod listeners;
 mod metrics;
+mod postgres;
 pub mod service;
 mod shipping;
 pub mod telemetry;

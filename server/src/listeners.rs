@@ -14,7 +14,7 @@ use tonic::transport::server::TcpIncoming;
 use crate::app::{Endpoints, Error};
 use crate::config::{Config, Listen};
 use crate::service::Services;
-use crate::{grpc, http};
+use crate::{grpc, http, postgres};
 
 type Ended = (&'static str, Result<(), String>);
 
@@ -22,8 +22,10 @@ type Ended = (&'static str, Result<(), String>);
 pub struct Listeners {
     http: Option<Bound>,
     grpc: Option<Bound>,
+    postgres: Option<Bound>,
+    postgres_connections_max: usize,
     admin: Option<Bound>,
-    /// HTTP and gRPC: these drain.
+    /// HTTP, gRPC and Postgres: these drain.
     requests: JoinSet<Ended>,
     /// Admin: served until the very end.
     health: JoinSet<Ended>,
@@ -44,6 +46,8 @@ impl Listeners {
         Ok(Self {
             http: bind("HTTP", &config.http_listen).await?,
             grpc: bind("gRPC", &config.grpc_listen).await?,
+            postgres: bind("Postgres", &config.postgres_listen).await?,
+            postgres_connections_max: config.postgres_connections_max,
             admin: bind("admin", &config.admin_listen).await?,
             requests: JoinSet::new(),
             health: JoinSet::new(),
@@ -57,7 +61,7 @@ impl Listeners {
         Endpoints {
             http: url(&self.http),
             grpc: url(&self.grpc),
-            postgres: None,
+            postgres: self.postgres.as_ref().map(|bound| bound.address.to_string()),
             admin: url(&self.admin),
         }
     }
@@ -90,6 +94,16 @@ impl Listeners {
                 .add_routes(routes)
                 .serve_with_incoming_shutdown(incoming, stop);
             self.requests.spawn(async move { ("gRPC", serving.await.map_err(|e| e.to_string())) });
+        }
+        if let Some(listener) = self.postgres.as_mut().and_then(|bound| bound.listener.take()) {
+            let stop = services.health.stopping().clone();
+            let serving = postgres::serve(
+                listener,
+                Arc::clone(services),
+                self.postgres_connections_max,
+                stop,
+            );
+            self.requests.spawn(async move { ("Postgres", serving.await) });
         }
         Ok(())
     }

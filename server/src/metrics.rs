@@ -137,6 +137,7 @@ fn braced(labels: &str) -> String {
 
 fn help(name: &str) -> &'static str {
     match name {
+        "everwhen_postgres_connections_total" => "Connections taken over the Postgres wire.",
         "everwhen_store_disk_full" => "1 while writes are refused because the disk is full.",
         "everwhen_store_failed" => "1 once a write has failed and no more are taken.",
         "everwhen_store_queue_depth" => "Requests that wait for the writer.",

@@ -123,6 +123,8 @@ pub struct Server {
     pub data: PathBuf,
     pub http: String,
     pub grpc: String,
+    /// `HOST:PORT`.
+    pub postgres: String,
     pub admin: String,
     pub client: Client,
 }
@@ -170,7 +172,7 @@ impl Server {
         for (flag, address) in [
             ("--http-listen", "127.0.0.1:0"),
             ("--grpc-listen", "127.0.0.1:0"),
-            ("--postgres-listen", "off"),
+            ("--postgres-listen", "127.0.0.1:0"),
             ("--admin-listen", "127.0.0.1:0"),
         ] {
             args.push(flag.into());
@@ -190,6 +192,7 @@ impl Server {
             data: data.to_owned(),
             client: Client::new(&http),
             grpc: address("grpc"),
+            postgres: address("postgres"),
             admin: address("admin"),
             http,
         })

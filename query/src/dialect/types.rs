@@ -96,6 +96,15 @@ fn scalar(cursor: &mut Cursor<'_, '_>, name: &str, position: usize) -> Result<Co
         "bool" | "boolean" => ColumnType::Bool,
         "int" | "integer" | "bigint" | "smallint" | "int2" | "int4" | "int8" | "int32"
         | "int64" => ColumnType::Int64,
+        "float" if cursor.accept_token(&Token::LParen) => {
+            // Binary digits: every float has 53.
+            if !(1..=53).contains(&digits(cursor)?) {
+                let message = "a float has from 1 to 53 digits";
+                return Err(Error::new(SqlState::InvalidParameter, message).at(position));
+            }
+            cursor.expect_token(&Token::RParen)?;
+            ColumnType::Float64
+        }
         "float" | "float4" | "float8" | "float32" | "float64" | "real" => ColumnType::Float64,
         "double" => {
             cursor.accept(&["precision"]);

@@ -56,6 +56,11 @@ impl SystemTables {
         self.0.write().insert(table.name().to_owned(), table);
     }
 
+    /// Returns all, by name.
+    pub fn all(&self) -> Vec<Arc<dyn SystemTable>> {
+        self.0.read().values().cloned().collect()
+    }
+
     /// Returns one by its name after `everwhen.`.
     pub fn get(&self, name: &str) -> Option<Arc<dyn SystemTable>> {
         self.0.read().get(name).cloned()

@@ -51,6 +51,8 @@ async fn parameters_have_the_types_of_what_they_meet() {
             "SELECT 1 FROM t a JOIN t FOR VALID_TIME AS OF a.at b ON b._id = a._id AND b.i = $1",
             vec![Some(Int64)],
         ),
+        ("SELECT * FROM t WHERE i = ANY($1)", vec![Some(List(Box::new(Int64)))]),
+        ("DELETE FROM t WHERE _id = ANY($1)", vec![Some(List(Box::new(Text)))]),
         ("DELETE FROM t WHERE i = $1", vec![Some(Int64)]),
         ("ERASE FROM t WHERE _id = $1", vec![Some(Text)]),
         (

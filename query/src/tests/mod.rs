@@ -2,6 +2,7 @@
 
 mod alter;
 mod append;
+mod catalog;
 mod describe;
 mod erase;
 mod errors;

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use everwhen_query::{Described, Error as QueryError, Outcome, Page, Params, Request, RowsAnswer};
+use everwhen_query::{
+    Described, Error as QueryError, Names, Outcome, Page, Params, Request, RowsAnswer,
+};
 use everwhen_storage::{ColumnType, SystemTime, ValidTime};
 use futures::{Stream, StreamExt as _};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -165,6 +167,25 @@ pub async fn describe(services: &Services, statement: Statement) -> Answered<Des
     let _cancel = CancelOnDrop(describing.abort_handle());
     match describing.await {
         Ok(described) => Ok(described?),
+        Err(error) => Err(Failure::internal(&error)),
+    }
+}
+
+/// Runs a query of the catalogs that Postgres keeps of itself.
+///
+/// # Errors
+/// Whatever the query deserves; `cancelled` past its time limit.
+pub async fn catalog(services: &Services, statement: Statement, names: Names) -> Answered<Rows> {
+    let request = request_of(services, statement)?;
+    let listed = services.running.begin(services, &request.tenant, &request.sql);
+    let deadline = request.timeout.and_then(|t| tokio::time::Instant::now().checked_add(t));
+    let end = End { deadline, cancelled: listed.cancelled() };
+    let place = end.bound(services.limits.place()).await??;
+    let engine = std::sync::Arc::clone(&services.engine);
+    let running = services.queries.spawn(async move { engine.catalog(request, names).await });
+    let _cancel = CancelOnDrop(running.abort_handle());
+    match end.bound(running).await? {
+        Ok(rows) => Ok(forward(services, rows?, end, listed, place)),
         Err(error) => Err(Failure::internal(&error)),
     }
 }

@@ -1,0 +1,169 @@
+//! The catalogs that Postgres keeps of itself, over our tables: for tools that ask what there is.
+//!
+//! Statements about `pg_catalog` and `information_schema` run in a session of their own, which
+//! has every table's columns and none of its rows. It is kept as long as the definitions stay, so
+//! that the object ids of one statement are those of the next.
+
+mod forms;
+mod functions;
+mod keys;
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::datatypes::{Field, Schema};
+use datafusion::catalog::TableProvider;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::datasource::empty::EmptyTable;
+use datafusion::datasource::source_as_provider;
+use datafusion::execution::context::{SQLOptions, SessionContext};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::parser::Statement as DataFusionStatement;
+use datafusion::sql::sqlparser::ast::Statement;
+use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
+use everwhen_storage::{Definitions, TableDef};
+use parking_lot::Mutex;
+
+use crate::answer::{RowsAnswer, start};
+use crate::columns::field_of;
+use crate::diagnose::Diagnose;
+use crate::dialect::{ParseLimits, Positions, split};
+use crate::engine::{Inner, Request};
+use crate::error::{Error, Result};
+use crate::interrupt::Interrupt;
+use crate::read::Planned;
+use crate::session::catalog_session;
+
+pub use functions::SERVER_VERSION;
+
+/// Sessions that are kept at most.
+const KEPT_MAX: usize = 16;
+
+/// Who asks, as the catalogs show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    pub database: String,
+    pub user: String,
+}
+
+/// The sessions by who asks and the definitions that they show.
+#[derive(Default)]
+pub struct Catalogs(Mutex<Vec<Kept>>);
+
+struct Kept {
+    names: Names,
+    definitions: Arc<Definitions>,
+    session: SessionContext,
+}
+
+impl Catalogs {
+    fn session(
+        &self,
+        inner: &Inner,
+        names: &Names,
+        definitions: &Arc<Definitions>,
+    ) -> Result<SessionContext> {
+        let mut kept = self.0.lock();
+        let found = kept
+            .iter()
+            .find(|one| one.names == *names && Arc::ptr_eq(&one.definitions, definitions));
+        if let Some(found) = found {
+            return Ok(found.session.clone());
+        }
+        let session = build(inner, names, definitions)?;
+        if kept.len() >= KEPT_MAX {
+            kept.remove(0);
+        }
+        kept.push(Kept {
+            names: names.clone(),
+            definitions: Arc::clone(definitions),
+            session: session.clone(),
+        });
+        Ok(session)
+    }
+}
+
+fn build(inner: &Inner, names: &Names, definitions: &Definitions) -> Result<SessionContext> {
+    let empty =
+        |schema: Schema| -> Arc<dyn TableProvider> { Arc::new(EmptyTable::new(Arc::new(schema))) };
+    let tables =
+        definitions.tables.values().map(|table| (table.name.clone(), empty(schema_of(table))));
+    let system = inner
+        .system_tables
+        .all()
+        .into_iter()
+        .map(|table| (table.name().to_owned(), empty(Schema::clone(&table.schema()))));
+    let runtime = Arc::clone(&inner.runtime);
+    let session = catalog_session(&names.database, tables.collect(), system.collect(), runtime)?;
+    functions::register(&session, names)?;
+    keys::register(&session, &names.database, definitions)?;
+    Ok(session)
+}
+
+/// Returns the columns that `*` gives.
+fn schema_of(table: &TableDef) -> Schema {
+    let field = |column: &&everwhen_storage::ColumnDef| -> Field {
+        field_of(&column.name, &column.kind).with_nullable(column.nullable)
+    };
+    Schema::new(table.star().iter().map(field).collect::<Vec<_>>())
+}
+
+/// Runs a query of the catalogs.
+pub async fn run(
+    inner: &Inner,
+    request: &Request,
+    names: &Names,
+    interrupt: Interrupt,
+) -> Result<RowsAnswer> {
+    static PARSER: LazyLock<PostgresCompatibilityParser> =
+        LazyLock::new(PostgresCompatibilityParser::new);
+    let basis = inner.basis_of(request).await?;
+    let definitions = inner.store.definitions_at(basis.tx);
+    // Within the limits of every statement, before anything recurses over it.
+    split(&request.sql, &ParseLimits::default())?;
+    let parsed = PARSER
+        .parse(&keys::without_expandarray(&request.sql))
+        .map_err(|error| Error::syntax(error.to_string()))?;
+    let [Statement::Query(query)] = parsed.as_slice() else {
+        return Err(Error::unsupported("the catalogs can be queried and nothing else"));
+    };
+    let mut query = query.clone();
+    forms::rewrite(&mut query);
+    let positions = Positions::default();
+    request.params.bind(&mut query, &positions)?;
+    let session = inner.catalogs.session(inner, names, &definitions)?;
+    let mut state = session.state();
+    // What stops a statement's work is found in its context.
+    let ctx = inner.context(basis, &request.tenant).with_interrupt(interrupt);
+    state.config_mut().set_extension(Arc::new(ctx));
+    let statement = DataFusionStatement::Statement(Box::new(Statement::Query(query)));
+    let plan = state.statement_to_plan(statement).await.diagnosed(&positions)?;
+    let read_only =
+        SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    read_only.verify_plan(&plan).diagnosed(&positions)?;
+    refuse_tables(&plan)?;
+    let token = crate::basis::basis_token(&inner.store, basis);
+    start(Planned { state, plan }, positions, token).await
+}
+
+/// Refuses a query that reads tables besides the catalogs: there are no rows of them here.
+fn refuse_tables(plan: &LogicalPlan) -> Result<()> {
+    let mut found = None;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Ok(provider) = source_as_provider(&scan.source)
+            && provider.downcast_ref::<EmptyTable>().is_some()
+        {
+            found = Some(scan.table_name.table().to_owned());
+            return Ok(TreeNodeRecursion::Stop);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    match found {
+        None => Ok(()),
+        Some(table) => {
+            let message = format!("\"{table}\" is read together with Postgres' own catalogs");
+            Err(Error::unsupported(message)
+                .with_hint("query tables in one statement and the catalogs in another"))
+        }
+    }
+}
