@@ -21,7 +21,7 @@ use everwhen_storage::{Basis, ColumnType, Hold, Store, Tenant, TxId, View};
 
 use crate::columns::{field_of, timestamp_type};
 use crate::error::Result;
-use crate::functions::{self, BoundedConcatenation};
+use crate::functions::{self, BoundedConcatenation, IntervalsByLength};
 use crate::interrupt::Interrupt;
 use crate::microseconds::BoundsInMicroseconds;
 use crate::overlay::Pending;
@@ -203,6 +203,7 @@ fn base_state() -> SessionState {
         .with_config(config)
         .with_type_planner(Arc::new(Types))
         .with_analyzer_rule(Arc::new(BoundsInMicroseconds))
+        .with_analyzer_rule(Arc::new(IntervalsByLength))
         .with_analyzer_rule(Arc::new(BoundedConcatenation))
         .with_physical_optimizer_rule(Arc::new(PeriodJoins))
         .build();
