@@ -213,7 +213,8 @@ fn base_state() -> SessionState {
     state
 }
 
-/// SQL type names that mean something else here than in DataFusion: microseconds and UTC.
+/// SQL type names that mean something else here than in DataFusion: microseconds and UTC, and
+/// numbers of 64 bits whatever they are called, as in declarations.
 #[derive(Debug)]
 struct Types;
 
@@ -227,6 +228,18 @@ impl TypePlanner for Types {
                 Some(Arc::new(field_of("", &ColumnType::Json)))
             }
             ast::DataType::Uuid => plain(DataType::Utf8),
+            ast::DataType::SmallInt(_)
+            | ast::DataType::Int2(_)
+            | ast::DataType::Int(_)
+            | ast::DataType::Int4(_)
+            | ast::DataType::Integer(_)
+            | ast::DataType::Int32
+            | ast::DataType::Int64 => plain(DataType::Int64),
+            ast::DataType::Float(_)
+            | ast::DataType::Float4
+            | ast::DataType::Real
+            | ast::DataType::Float32
+            | ast::DataType::Float64 => plain(DataType::Float64),
             ast::DataType::Decimal(ast::ExactNumberInfo::None)
             | ast::DataType::Numeric(ast::ExactNumberInfo::None) => {
                 plain(ColumnType::Decimal.data_type())
