@@ -25,5 +25,6 @@ mod replay;
 mod scenario;
 mod shipping;
 mod sinks;
+mod slt;
 mod snapshots;
 mod tidy;
