@@ -100,6 +100,7 @@ fn describe(error: &DataFusionError) -> (Option<SqlState>, String) {
         },
         DataFusionError::Plan(message) => (plan_state(message), first_line(message)),
         DataFusionError::ArrowError(arrow, _) => (arrow_state(arrow), arrow_message(arrow)),
+        DataFusionError::Execution(message) => (execution_state(message), first_line(message)),
         other => (None, first_line(&other.message())),
     }
 }
@@ -123,17 +124,31 @@ fn plan_state(message: &str) -> Option<SqlState> {
     }
 }
 
+fn execution_state(message: &str) -> Option<SqlState> {
+    let state = SqlState::CardinalityViolation;
+    message.to_ascii_lowercase().starts_with("scalar subquery returned more than").then_some(state)
+}
+
 fn arrow_state(error: &ArrowError) -> Option<SqlState> {
     match error {
         ArrowError::ParseError(text) | ArrowError::CastError(text)
             if text.contains("parsing timestamp") || text.contains("Date32") =>
         {
-            Some(SqlState::DatetimeOverflow)
+            Some(instant_state(text))
         }
         ArrowError::CastError(text) if text.contains("out of range") => {
             Some(SqlState::NumericOutOfRange)
         }
         _ => None,
+    }
+}
+
+/// Tells a text that looks like an instant but is none that exists from any other text.
+fn instant_state(message: &str) -> SqlState {
+    let quoted = message.split_once('\'').map_or("", |(_, quoted)| quoted);
+    match quoted.bytes().take_while(u8::is_ascii_digit).count() {
+        4 => SqlState::DatetimeOverflow,
+        _ => SqlState::InvalidText,
     }
 }
 

@@ -24,7 +24,7 @@ use everwhen_storage::{Basis, ColumnType, Hold, Store, Tenant, TxId, View};
 
 use crate::columns::{field_of, timestamp_type};
 use crate::error::Result;
-use crate::functions::{self, BoundedConcatenation};
+use crate::functions::{self, BoundedConcatenation, IntervalsByLength};
 use crate::interrupt::Interrupt;
 use crate::microseconds::BoundsInMicroseconds;
 use crate::overlay::Pending;
@@ -206,6 +206,7 @@ fn base_state() -> SessionState {
         .with_config(config)
         .with_type_planner(Arc::new(Types))
         .with_analyzer_rule(Arc::new(BoundsInMicroseconds))
+        .with_analyzer_rule(Arc::new(IntervalsByLength))
         .with_analyzer_rule(Arc::new(BoundedConcatenation))
         .with_physical_optimizer_rule(Arc::new(PeriodJoins))
         .build();
@@ -252,7 +253,8 @@ struct NoRoles;
 
 impl PgCatalogContextProvider for NoRoles {}
 
-/// SQL type names that mean something else here than in DataFusion: microseconds and UTC.
+/// SQL type names that mean something else here than in DataFusion: microseconds and UTC, and
+/// numbers of 64 bits whatever they are called, as in declarations.
 #[derive(Debug)]
 struct Types;
 
@@ -266,6 +268,18 @@ impl TypePlanner for Types {
                 Some(Arc::new(field_of("", &ColumnType::Json)))
             }
             ast::DataType::Uuid => plain(DataType::Utf8),
+            ast::DataType::SmallInt(_)
+            | ast::DataType::Int2(_)
+            | ast::DataType::Int(_)
+            | ast::DataType::Int4(_)
+            | ast::DataType::Integer(_)
+            | ast::DataType::Int32
+            | ast::DataType::Int64 => plain(DataType::Int64),
+            ast::DataType::Float(_)
+            | ast::DataType::Float4
+            | ast::DataType::Real
+            | ast::DataType::Float32
+            | ast::DataType::Float64 => plain(DataType::Float64),
             ast::DataType::Decimal(ast::ExactNumberInfo::None)
             | ast::DataType::Numeric(ast::ExactNumberInfo::None) => {
                 plain(ColumnType::Decimal.data_type())

@@ -2,6 +2,7 @@
 
 mod bounded;
 mod clock;
+mod intervals;
 pub(crate) mod periods;
 mod series;
 mod zoned;
@@ -13,6 +14,7 @@ use crate::error::Result;
 
 pub(crate) use bounded::{BoundedConcatenation, bounded_projection};
 pub use clock::{is_clock, pin};
+pub(crate) use intervals::IntervalsByLength;
 
 /// Registers what is the same in all sessions: JSON operators and functions, series of instants,
 /// instants from text, periods.

@@ -4,6 +4,7 @@ mod correlate;
 mod exists;
 mod from;
 mod hidden;
+mod quantified;
 mod scalar;
 mod scope;
 mod views;
@@ -133,7 +134,7 @@ struct Rewriter<'a> {
     hidden: HiddenNames,
     tables: Vec<TableRef>,
     system_tables: Vec<String>,
-    /// Look-ups made into joins so far.
+    /// Look-ups made into joins, and sub-queries of ANY and ALL named, so far.
     lookups: usize,
     /// Views around the place that is rewritten.
     depth: usize,
@@ -223,6 +224,7 @@ impl Rewriter<'_> {
     ) -> Result<(Vec<Relation>, Columns)> {
         refuse_select_forms(select)?;
         self.count_tables(1)?;
+        quantified::name_apart(select, &mut self.lookups)?;
         let mut from = FromList::default();
         for tables in &mut select.from {
             self.tables_with_joins(tables, scope, &mut from)?;

@@ -5,22 +5,25 @@
 //! widened when it is read under the wider one.
 
 use everwhen_storage::{
-    ColumnDef, ColumnId, ColumnType, DefinitionChange, Definitions, Store, TableDef,
+    ColumnDef, ColumnId, ColumnType, DefinitionChange, Definitions, Store, TableDef, Tenant,
 };
 
 use super::answer_of;
 use super::dependents::{reader, writers};
 use super::draft::refuse_reserved;
 use super::tables::{commit, unchanged};
+use super::views::go_on;
 use crate::engine::WriteAnswer;
 use crate::error::{Error, Result, SqlState};
+use crate::session::StatementContext;
 use crate::statements::{AlterTable, ColumnChange, DeclaredColumn, NamedColumn};
+use crate::system_tables::SystemTables;
 
 /// Changes a column of a table.
 ///
 /// # Errors
-/// 42P01 and 42703 for what is not there, 42701 for a column that is, 2BP01 where a mapping or a
-/// projection rests on the column, 42846 for a type that does not hold the old one's values, 42P16
+/// 42P01 and 42703 for what is not there, 42701 for a column that is, 2BP01 where a mapping, a
+/// projection or a view rests on the column, 42846 for a type that does not hold the old one's values, 42P16
 /// for what a key column cannot do.
 pub async fn alter_table(store: &Store, alter: &AlterTable) -> Result<WriteAnswer> {
     let turn = store.turn().await?;
@@ -36,7 +39,13 @@ pub async fn alter_table(store: &Store, alter: &AlterTable) -> Result<WriteAnswe
     if changed == **table {
         return unchanged(store, turn.basis());
     }
-    let committed = commit(turn, DefinitionChange::Table(changed)).await?;
+    let change = DefinitionChange::Table(changed);
+    let next = definitions.with(std::slice::from_ref(&change), turn.basis().tx.plus(1));
+    let ctx = StatementContext::new(store.clone(), turn.basis(), Tenant::default());
+    go_on(&ctx, &SystemTables::of(store), &definitions, &next)
+        .await
+        .map_err(|error| error.at(alter.position))?;
+    let committed = commit(turn, change).await?;
     answer_of(store, &committed)
 }
 

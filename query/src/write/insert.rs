@@ -58,7 +58,9 @@ pub async fn computed_source(
     draft: &Draft,
     insert: &Insert,
 ) -> Result<Source> {
-    let (shape, batches) = rows_of(reading, draft, &insert.source).await?;
+    let mut query = insert.source.clone();
+    literals::typed(&mut query.query, &kinds_of(insert, &draft.definitions));
+    let (shape, batches) = rows_of(reading, draft, &query).await?;
     let width = shape.columns.len();
     let known = match (insert.columns.is_empty(), draft.definitions.table(&insert.table.name)) {
         (false, _) => insert.columns.clone(),
@@ -82,6 +84,16 @@ pub async fn computed_source(
     }
     let kinds = shape.columns.into_iter().map(|(_, kind)| kind).collect();
     Ok(Source { names, kinds: Some(kinds), rows })
+}
+
+/// Returns the types of the columns that a statement names, where they are known.
+fn kinds_of(insert: &Insert, definitions: &Definitions) -> Vec<Option<ColumnType>> {
+    let table = definitions.table(&insert.table.name);
+    let kind = |name: &ColumnName| match name.name.as_str() {
+        "_valid_from" | "_valid_to" => Some(ColumnType::Timestamp),
+        name => table.and_then(|table| table.column(name)).map(|column| column.kind.clone()),
+    };
+    insert.columns.iter().map(kind).collect()
 }
 
 /// A computed decimal has its own scale; stored ones have nine digits.

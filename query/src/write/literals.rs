@@ -1,7 +1,8 @@
 //! Values of rows that are literals: read off the tree, without planning a query.
 
 use datafusion::sql::sqlparser::ast::{
-    DataType, ExactNumberInfo, Expr, Query, SetExpr, UnaryOperator, Value as Literal, ValueWithSpan,
+    CastKind, DataType, ExactNumberInfo, Expr, Query, SetExpr, TimezoneInfo, UnaryOperator,
+    Value as Literal, ValueWithSpan,
 };
 use everwhen_storage::{ColumnType, Value};
 
@@ -39,6 +40,38 @@ pub fn rows(query: &Query, kinds: &[Option<ColumnType>]) -> Result<Option<Vec<Ve
     let width = rows.first().map_or(0, Vec::len);
     // Rows of several widths are for the planner to report.
     Ok(rows.iter().all(|row| row.len() == width).then_some(rows))
+}
+
+/// Gives the texts of a VALUES their column's type where it is one of time and a row beside them
+/// computes its value: the rows of a VALUES are of one type.
+pub fn typed(query: &mut Query, kinds: &[Option<ColumnType>]) {
+    let SetExpr::Values(values) = query.body.as_mut() else { return };
+    for (at, kind) in kinds.iter().enumerate() {
+        let data_type = match kind {
+            Some(ColumnType::Timestamp) => DataType::Timestamp(None, TimezoneInfo::WithTimeZone),
+            Some(ColumnType::Date) => DataType::Date,
+            _ => continue,
+        };
+        let mut cells: Vec<&mut Expr> =
+            values.rows.iter_mut().filter_map(|row| row.content.get_mut(at)).collect();
+        if cells.iter().all(|cell| is_text(cell)) {
+            continue;
+        }
+        for cell in cells.iter_mut().filter(|cell| is_text(cell)) {
+            let text = std::mem::replace(&mut **cell, Expr::value(Literal::Null));
+            **cell = Expr::Cast {
+                kind: CastKind::Cast,
+                expr: Box::new(text),
+                data_type: data_type.clone(),
+                array: false,
+                format: None,
+            };
+        }
+    }
+}
+
+fn is_text(expr: &Expr) -> bool {
+    matches!(expr, Expr::Value(ValueWithSpan { value: Literal::SingleQuotedString(_), .. }))
 }
 
 fn literal(expr: &Expr, kind: Option<&ColumnType>) -> Result<Option<Value>> {

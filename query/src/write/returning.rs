@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::Schema;
+use arrow::datatypes::{Field, Schema};
 use datafusion::catalog::MemTable;
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::{ExecutionPlan, collect};
@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::ast::{self, Ident, SelectItem, SetExpr, TableWit
 use everwhen_storage::{ColumnId, ColumnType, TableDef, ValidTime, Value};
 
 use crate::answer::Shape;
-use crate::columns::{ColumnBuilder, field_of};
+use crate::columns::{ColumnBuilder, field_of, period_field, period_type};
 use crate::diagnose::Diagnose;
 use crate::dialect::{Delete, Insert, Positions, Update, empty_select, query_of, table_factor};
 use crate::error::Result;
@@ -171,21 +171,27 @@ impl Returning {
             arrays.push(builder.finish());
         }
         if with_period {
-            type Bound = fn(&Affected) -> ValidTime;
-            let bounds: [(&str, Bound); 2] =
-                [("_valid_from", |row| row.from), ("_valid_to", |row| row.to)];
-            for (name, bound) in bounds {
-                let mut builder = ColumnBuilder::new(&ColumnType::Timestamp, self.rows.len());
-                for row in &self.rows {
-                    builder.append(&match bound(row) {
-                        open if open.is_open() => Value::Null,
-                        at => Value::Timestamp(at.micros()),
-                    });
-                }
-                fields.push(field_of(name, &ColumnType::Timestamp));
+            type Cell = fn(&Affected) -> Value;
+            let time = |name| field_of(name, &ColumnType::Timestamp);
+            let cells: [(Field, ColumnType, Cell); 3] = [
+                (time("_valid_from"), ColumnType::Timestamp, |row| bound(row.from)),
+                (time("_valid_to"), ColumnType::Timestamp, |row| bound(row.to)),
+                (period_field("_valid_time"), period_type(), |row| {
+                    Value::Struct(vec![bound(row.from), bound(row.to)])
+                }),
+            ];
+            for (field, kind, cell) in cells {
+                let mut builder = ColumnBuilder::new(&kind, self.rows.len());
+                self.rows.iter().for_each(|row| builder.append(&cell(row)));
+                fields.push(field);
                 arrays.push(builder.finish());
             }
         }
         Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?)
     }
+}
+
+/// Returns a bound of a period as it is shown: NULL where it is open.
+fn bound(at: ValidTime) -> Value {
+    if at.is_open() { Value::Null } else { Value::Timestamp(at.micros()) }
 }

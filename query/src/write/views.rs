@@ -46,22 +46,36 @@ pub async fn create_view(
         let message = format!("the view names {named} columns, its query has {columns}");
         return Err(Error::new(SqlState::InvalidTableDefinition, message).at(create.position));
     }
-    // What reads the view must go on to read.
-    for other in next.all(DefinitionKind::View).filter(|_| exists) {
-        if other.name == create.name {
-            continue;
-        }
-        let view = View::of(other);
-        let was = columns_of(&ctx, &definitions, system_tables, &view.query).await;
-        if was.is_ok()
-            && let Err(error) = columns_of(&ctx, &next, system_tables, &view.query).await
-        {
-            let message = format!("view \"{}\" would no longer read: {error}", view.name);
-            return Err(Error::new(SqlState::DependentObjects, message).at(create.position));
-        }
+    if exists {
+        go_on(&ctx, system_tables, &definitions, &next)
+            .await
+            .map_err(|error| error.at(create.position))?;
     }
     let batch = Batch { definitions: vec![change], ..Batch::default() };
     answer_of(store, &turn.commit(batch).await?)
+}
+
+/// Checks that what views read before a change of definitions they read after it.
+///
+/// # Errors
+/// 2BP01 with the view that would not.
+pub(super) async fn go_on(
+    ctx: &StatementContext,
+    system_tables: &SystemTables,
+    before: &Definitions,
+    after: &Definitions,
+) -> Result<()> {
+    for definition in after.all(DefinitionKind::View) {
+        let view = View::of(definition);
+        let was = columns_of(ctx, before, system_tables, &view.query).await;
+        if was.is_ok()
+            && let Err(error) = columns_of(ctx, after, system_tables, &view.query).await
+        {
+            let message = format!("view \"{}\" would no longer read: {error}", view.name);
+            return Err(Error::new(SqlState::DependentObjects, message));
+        }
+    }
+    Ok(())
 }
 
 /// Plans a query over some definitions and returns how many columns it has.

@@ -27,5 +27,6 @@ mod replay;
 mod scenario;
 mod shipping;
 mod sinks;
+mod slt;
 mod snapshots;
 mod tidy;
