@@ -404,15 +404,30 @@ fn engine_state(error: &DataFusionError) -> SqlState {
         DataFusionError::Plan(_) => SqlState::DatatypeMismatch,
         DataFusionError::ArrowError(error, _) => arrow_state(error),
         DataFusionError::External(source) => {
-            source.downcast_ref::<Error>().map_or(SqlState::Internal, Error::state)
+            let of_regex =
+                || is_of_regex(&source.to_string()).then_some(SqlState::InvalidParameter);
+            let ours = source.downcast_ref::<Error>().map(Error::state);
+            ours.or_else(of_regex).unwrap_or(SqlState::Internal)
         }
         DataFusionError::Execution(_) => SqlState::InvalidParameter,
         _ => SqlState::Internal,
     }
 }
 
+/// True for what the engine says of a regular expression that is none; it has no kind of its own.
+fn is_of_regex(text: &str) -> bool {
+    let text = text.to_lowercase();
+    ["regex parse error", "regular expression did not compile", "compiled regex exceeds"]
+        .iter()
+        .any(|start| text.starts_with(start))
+}
+
 fn arrow_state(error: &ArrowError) -> SqlState {
     match error {
+        ArrowError::ComputeError(text) if is_of_regex(text) => SqlState::InvalidParameter,
+        ArrowError::ExternalError(source) if is_of_regex(&source.to_string()) => {
+            SqlState::InvalidParameter
+        }
         ArrowError::DivideByZero => SqlState::DivisionByZero,
         ArrowError::ArithmeticOverflow(_) => SqlState::NumericOutOfRange,
         ArrowError::CastError(_) | ArrowError::ParseError(_) => SqlState::InvalidText,
