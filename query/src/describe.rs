@@ -80,7 +80,7 @@ impl StatementKind {
             ParsedStatement::Delete(_) => Self::Delete,
             ParsedStatement::Erase(_) => Self::Erase,
             ParsedStatement::Assert(_) => Self::Assert,
-            ParsedStatement::Begin { read_only } => Self::Begin { read_only: *read_only },
+            ParsedStatement::Begin { read_only, .. } => Self::Begin { read_only: *read_only },
             ParsedStatement::Commit => Self::Commit,
             ParsedStatement::Rollback => Self::Rollback,
             _ => Self::Define,

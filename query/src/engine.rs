@@ -26,6 +26,7 @@ use crate::read::{Defaults, Planned, Reading};
 use crate::session::{StatementContext, runtime};
 use crate::statements::DefinitionStatement;
 use crate::system_tables::{SystemTable, SystemTables};
+use crate::transaction::{self, Work};
 use crate::write::{self, Writing};
 
 /// The stack that threads need which plan and run queries: the expressions of a statement within the
@@ -264,12 +265,6 @@ async fn in_task<T: Send + 'static>(
     }
 }
 
-/// What a request's statements are together.
-enum Work {
-    One(Box<ParsedStatement>),
-    Writes(Vec<ParsedStatement>),
-}
-
 impl Inner {
     async fn run(&self, request: Request, interrupt: &Interrupt) -> Result<Outcome> {
         let positions = Positions::new(&request.sql);
@@ -282,8 +277,12 @@ impl Inner {
                 let more = self.following(sql, params);
                 statements.extend(more.map_err(|error| diagnose(error, &Positions::new(sql)))?);
             }
-            match classify(statements)? {
-                Work::Writes(writes) => self.write(&request, writes, interrupt).await,
+            match transaction::of(statements)? {
+                Work::Writes { writes, system_time } => {
+                    let import_time = request.import_time.or(system_time);
+                    let request = Request { import_time, ..request.clone() };
+                    self.write(&request, writes, interrupt).await
+                }
                 Work::One(statement) => self.run_one(&request, *statement, interrupt).await,
             }
         };
@@ -498,91 +497,4 @@ fn refuse_reading_options(request: &Request) -> Result<()> {
             ))
         }
     }
-}
-
-/// Takes BEGIN and COMMIT off a request and tells what is left.
-fn classify(statements: Vec<ParsedStatement>) -> Result<Work> {
-    let (read_only, mut rest) = without_transaction(statements)?;
-    let writes = rest.iter().filter(|statement| is_write(statement)).count();
-    let definitions = rest.iter().filter(|statement| is_definition(statement)).count();
-    if read_only == Some(true) && writes + definitions > 0 {
-        let message = "a read transaction takes no writes";
-        return Err(Error::new(SqlState::ReadOnlyTransaction, message));
-    }
-    if rest.is_empty() {
-        return Err(Error::syntax("the request holds no statement"));
-    }
-    let erases = rest.iter().any(|one| matches!(one, ParsedStatement::Erase(_)));
-    let stands_beside = |one: &ParsedStatement| {
-        matches!(one, ParsedStatement::Erase(_) | ParsedStatement::Assert(_))
-    };
-    if erases && !rest.iter().all(stands_beside) {
-        let message = "ERASE stands with nothing but ERASE and ASSERT in its transaction";
-        return Err(Error::unsupported(message).with_hint("send the statements one by one"));
-    }
-    if writes == rest.len() {
-        return Ok(Work::Writes(rest));
-    }
-    if rest.len() == 1 {
-        return Ok(Work::One(Box::new(rest.swap_remove(0))));
-    }
-    Err(Error::unsupported(if definitions > 0 {
-        "a definition stands alone in its request"
-    } else if writes > 0 {
-        "queries cannot stand in a transaction that writes"
-    } else {
-        "a request holds one query"
-    }))
-}
-
-/// Returns the access mode of the one transaction that a request may frame, and what is in it.
-fn without_transaction(
-    statements: Vec<ParsedStatement>,
-) -> Result<(Option<bool>, Vec<ParsedStatement>)> {
-    let mut rest = Vec::with_capacity(statements.len());
-    let (mut read_only, mut open) = (None, false);
-    for statement in statements {
-        match statement {
-            ParsedStatement::Begin { read_only: mode } => {
-                if open || !rest.is_empty() {
-                    return Err(Error::unsupported("a request holds one transaction"));
-                }
-                (open, read_only) = (true, mode);
-            }
-            ParsedStatement::Commit if open => open = false,
-            ParsedStatement::Commit => {
-                let message = "COMMIT without BEGIN";
-                return Err(Error::new(SqlState::NoActiveTransaction, message));
-            }
-            ParsedStatement::Rollback => {
-                let message = "ROLLBACK is not supported: leave out what is not to be done";
-                return Err(Error::unsupported(message));
-            }
-            other => rest.push(other),
-        }
-    }
-    Ok((read_only, rest))
-}
-
-const fn is_write(statement: &ParsedStatement) -> bool {
-    matches!(
-        statement,
-        ParsedStatement::Insert(_)
-            | ParsedStatement::Update(_)
-            | ParsedStatement::Delete(_)
-            | ParsedStatement::Erase(_)
-            | ParsedStatement::Assert(_)
-    )
-}
-
-const fn is_definition(statement: &ParsedStatement) -> bool {
-    matches!(
-        statement,
-        ParsedStatement::CreateTable(_)
-            | ParsedStatement::DropTable(_)
-            | ParsedStatement::CreateView(_)
-            | ParsedStatement::DropView(_)
-            | ParsedStatement::SetRetention(_)
-            | ParsedStatement::Define(_)
-    )
 }

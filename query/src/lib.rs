@@ -30,6 +30,7 @@ pub mod session;
 pub mod statements;
 pub mod system_tables;
 pub mod table;
+mod transaction;
 mod views;
 mod write;
 

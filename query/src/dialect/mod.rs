@@ -17,6 +17,7 @@ mod relations;
 mod retention;
 mod settings;
 mod tokens;
+mod transactions;
 mod types;
 mod views;
 
@@ -41,6 +42,7 @@ pub use self::dml::table_factor;
 pub(crate) use self::dml::{empty_select, normal, query_of};
 pub use self::positions::Positions;
 pub(crate) use self::relations::call;
+pub use self::transactions::TransactionOptions;
 
 /// What a statement's text may cost before it is parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +86,7 @@ pub enum ParsedStatement {
     Show(Show),
     Begin {
         read_only: Option<bool>,
+        options: TransactionOptions,
     },
     Commit,
     Rollback,
@@ -266,7 +269,7 @@ fn statement(text: StatementText<'_>, limits: &ParseLimits) -> Result<ParsedStat
     if cursor.accept(&["show"]) {
         return show(&mut cursor);
     }
-    if let Some(transaction) = transaction(&mut cursor)? {
+    if let Some(transaction) = transactions::read(&mut cursor)? {
         return Ok(transaction);
     }
     match cursor.peek() {
@@ -357,33 +360,6 @@ fn show(cursor: &mut Cursor<'_, '_>) -> Result<ParsedStatement> {
     };
     cursor.finish()?;
     Ok(ParsedStatement::Show(show))
-}
-
-fn transaction(cursor: &mut Cursor<'_, '_>) -> Result<Option<ParsedStatement>> {
-    let statement = if cursor.accept(&["begin"]) || cursor.accept(&["start", "transaction"]) {
-        let _optional = cursor.accept(&["transaction"]) || cursor.accept(&["work"]);
-        let read_only = if cursor.accept(&["read", "only"]) {
-            Some(true)
-        } else {
-            cursor.accept(&["read", "write"]).then_some(false)
-        };
-        if cursor.sees(&["with"]) {
-            let message = "options of a transaction are not built";
-            return Err(Error::unsupported(message)
-                .at(cursor.position())
-                .with_hint("give basis, valid_time or system_time with the request"));
-        }
-        ParsedStatement::Begin { read_only }
-    } else if cursor.accept(&["commit"]) || cursor.accept(&["end"]) {
-        ParsedStatement::Commit
-    } else if cursor.accept(&["rollback"]) || cursor.accept(&["abort"]) {
-        ParsedStatement::Rollback
-    } else {
-        return Ok(None);
-    };
-    let _optional = cursor.accept(&["transaction"]) || cursor.accept(&["work"]);
-    cursor.finish()?;
-    Ok(Some(statement))
 }
 
 /// Parses the query that starts at a token of a statement and runs to its end.

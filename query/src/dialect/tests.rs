@@ -45,7 +45,7 @@ fn statements_are_parted_by_semicolons_and_empty_ones_left_out() {
         statements.as_slice(),
         [
             ParsedStatement::Query(_),
-            ParsedStatement::Begin { read_only: None },
+            ParsedStatement::Begin { read_only: None, .. },
             ParsedStatement::Commit
         ]
     ));
@@ -67,7 +67,11 @@ fn syntax_errors_say_where_in_the_whole_text() {
     fails("CREATE ROLE r", "0A000", "ROLE");
     fails("DROP INDEX i", "0A000", "INDEX");
     fails("SHOW nonsense", "42704", "nonsense");
-    fails("BEGIN READ ONLY WITH (SNAPSHOT_TOKEN = 'x')", "0A000", "WITH");
+    fails("BEGIN READ WRITE WITH (SNAPSHOT_TOKEN = 'x')", "42601", "WITH");
+    fails("BEGIN WITH (CLOCK_TIME = '2026-01-05', SYSTEM_TIME = '2026-01-05')", "42601", "WITH");
+    fails("BEGIN WITH (SYSTEM_TIME = 'soon')", "22008", "'soon");
+    fails("BEGIN WITH (COLOUR = 'red')", "42704", "COLOUR");
+    fails("BEGIN ISOLATION LEVEL nonsense", "42601", "nonsense");
 }
 
 #[test]

@@ -11,5 +11,6 @@ mod period_joins;
 mod periods;
 mod reads;
 mod settings;
+mod transactions;
 mod views;
 mod writes;
