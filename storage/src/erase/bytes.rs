@@ -106,6 +106,18 @@ pub(crate) fn renew_manifest(engine: &Engine) -> Result<BTreeSet<String>> {
     Err(Error::Refused { reason: "the manifest could not be renewed".to_owned() })
 }
 
+/// Has RocksDB delete files that are no longer in use: it does so at the end of a flush, and a file that
+/// was in use then stays until the next, which may not come for long where nobody writes.
+pub(crate) fn nudge(engine: &Engine) -> Result<()> {
+    let family = engine.family(Family::Meta);
+    let mut writes = WriteBatch::default();
+    writes.put_cf(family, FILLER, []);
+    writes.delete_cf(family, FILLER);
+    engine.write(writes, false)?;
+    engine.db().flush_cf(family)?;
+    Ok(())
+}
+
 /// True where none of these files is there any more.
 pub(crate) fn are_gone(engine: &Engine, files: &BTreeSet<String>) -> Result<bool> {
     Ok(names(engine, |name| files.contains(name))?.is_empty())

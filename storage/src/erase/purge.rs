@@ -63,7 +63,12 @@ pub(crate) struct Eraser {
 struct Leaving {
     entries: Vec<Entry>,
     files: BTreeSet<String>,
+    /// How often they were found to be there still.
+    looks: u32,
 }
+
+/// Looks after which RocksDB is asked again to delete what nobody uses.
+const LOOKS_PER_NUDGE: u32 = 25;
 
 impl Eraser {
     /// Carries on every erasure up to transaction `passed` as far as it goes without waiting.
@@ -126,9 +131,13 @@ impl Eraser {
     /// Rewrites files until something must be waited for, or nothing is left to do.
     fn rewrite(&mut self, tools: &Tools<'_>, progress: &mut EraseProgress) -> Result<()> {
         loop {
-            if let Some(leaving) = &self.leaving {
+            if let Some(leaving) = &mut self.leaving {
                 if !bytes::are_gone(tools.engine, &leaving.files)? {
                     progress.waiting = leaving.entries.len();
+                    leaving.looks += 1;
+                    if leaving.looks.is_multiple_of(LOOKS_PER_NUDGE) {
+                        bytes::nudge(tools.engine)?;
+                    }
                     return Ok(());
                 }
                 progress.erased += settle(tools, &leaving.entries)?;
@@ -140,7 +149,7 @@ impl Eraser {
             let purged: Vec<Entry> = of(Step::Purged).collect();
             if !compacted.is_empty() {
                 let files = rewrite_ledger(tools.engine)?;
-                self.leaving = Some(Leaving { entries: compacted, files });
+                self.leaving = Some(Leaving { entries: compacted, files, looks: 0 });
             } else if purged.is_empty() {
                 return Ok(());
             } else {
@@ -153,7 +162,7 @@ impl Eraser {
                 let mut files = bytes::flush(tools.engine)?;
                 files.extend(bytes::compact(tools.engine, &ranges(tools, &purged))?);
                 failpoint::pass("erase.compacted");
-                self.leaving = Some(Leaving { entries: purged, files });
+                self.leaving = Some(Leaving { entries: purged, files, looks: 0 });
             }
         }
     }

@@ -146,10 +146,9 @@ fn a_write_that_the_disk_refuses_is_not_there_and_succeeds_once_there_is_room() 
 /// The store is told to keep no reserve, so that it is the system that refuses.
 fn refused_by_the_disk(seed: u64) -> Result<()> {
     let disk = Disk::mount(192)?;
-    // More than there is room for, however well they are packed.
-    let batches = 4_000;
+    let batches = 900;
     // Enough to begin in, not enough to get far.
-    disk.fill((3 << 19) + seed % 5 * 40_000)?;
+    disk.fill((1 << 20) + seed % 5 * 40_000)?;
     let mut driving = Driving::start(&disk.data(), seed, batches)?;
     // Compares all it can read with the model while it waits.
     driving.wait_for("full", Duration::from_secs(30))?;
