@@ -1,7 +1,6 @@
 //! The functions that SQL here has beyond DataFusion's own.
 
 mod bounded;
-mod checked;
 mod clock;
 mod intervals;
 pub(crate) mod periods;
@@ -14,7 +13,6 @@ use everwhen_storage::ValidTime;
 use crate::error::Result;
 
 pub(crate) use bounded::{BoundedConcatenation, bounded_projection};
-pub(crate) use checked::CheckedArithmetic;
 pub use clock::{is_clock, pin};
 pub(crate) use intervals::IntervalsByLength;
 
