@@ -88,7 +88,10 @@ fn bomb(kind: usize, random: &mut StdRng) -> String {
 
 const KINDS: usize = 48;
 
+/// Part of a soak alone: where two joins hold all query threads, the end of their statements is not
+/// seen before one of them has come to its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a soak's: it may take many minutes where joins hold all query threads"]
 async fn no_statement_takes_the_server_down() {
     let _turn = one_at_a_time();
     let dir = tempfile::tempdir().unwrap();
