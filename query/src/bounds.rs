@@ -1,8 +1,10 @@
 //! Which keys a scan must read, from the filters above it. Pure.
+//!
+//! All answers are supersets: the filters still apply.
 
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
-use everwhen_storage::{ColumnDef, RowKey, TableDef, Value};
+use everwhen_storage::{ColumnDef, KeyRange, RowKey, TableDef, Value};
 
 use crate::columns::{column_type, value_of_scalar};
 
@@ -10,13 +12,12 @@ use crate::columns::{column_type, value_of_scalar};
 const KEYS_MAX: usize = 4_096;
 
 /// Returns the keys that can satisfy all filters, where they bind every column of the key by
-/// equality or IN; `None` where they do not. A superset: the filters still apply.
+/// equality or IN; `None` where they do not.
 pub fn keys_of(def: &TableDef, filters: &[Expr]) -> Option<Vec<RowKey>> {
     let mut keys: Vec<Vec<Value>> = vec![Vec::new()];
     for id in &def.key {
         let column = def.column_by_id(*id)?;
-        let values =
-            filters.iter().filter_map(|filter| values_of(column, filter)).min_by_key(Vec::len)?;
+        let values = values_for(column, filters)?;
         if keys.len().saturating_mul(values.len()) > KEYS_MAX {
             return None;
         }
@@ -30,6 +31,87 @@ pub fn keys_of(def: &TableDef, filters: &[Expr]) -> Option<Vec<RowKey>> {
     encoded.sort_unstable();
     encoded.dedup();
     Some(encoded)
+}
+
+/// Returns the range of the keys that can satisfy all filters: what equalities say of the key's
+/// first columns, and comparisons of the next one.
+pub fn range_of(def: &TableDef, filters: &[Expr]) -> KeyRange {
+    let mut equal: Vec<Value> = Vec::new();
+    for id in &def.key {
+        let Some(column) = def.column_by_id(*id) else { break };
+        match values_for(column, filters).as_deref() {
+            Some([value]) => equal.push(value.clone()),
+            _ => return between(column, &equal, filters),
+        }
+    }
+    KeyRange::of(&equal, None, None).unwrap_or(KeyRange::ALL)
+}
+
+/// Returns the range of the keys whose first columns are equal to values, and whose next one passes
+/// its comparisons.
+fn between(column: &ColumnDef, equal: &[Value], filters: &[Expr]) -> KeyRange {
+    let whole = KeyRange::of(equal, None, None).unwrap_or(KeyRange::ALL);
+    let mut comparisons = Vec::new();
+    filters.iter().for_each(|filter| comparisons_of(column, filter, &mut comparisons));
+    comparisons.iter().fold(whole, |range, comparison| {
+        let further = match comparison {
+            Comparison::AtLeast(value) => KeyRange::of(equal, Some(value), None),
+            Comparison::AtMost(value) => KeyRange::of(equal, None, Some(value)),
+            Comparison::StartsWith(start) => KeyRange::starting_with(equal, start),
+        };
+        further.map_or_else(|_| range.clone(), |further| range.intersection(&further))
+    })
+}
+
+/// What a conjunct says of a column, its bound included.
+enum Comparison {
+    AtLeast(Value),
+    AtMost(Value),
+    StartsWith(String),
+}
+
+fn comparisons_of(column: &ColumnDef, filter: &Expr, into: &mut Vec<Comparison>) {
+    let value = |expr: &Expr| literal(column, expr).and_then(|mut values| values.pop());
+    match filter {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => {
+            comparisons_of(column, left, into);
+            comparisons_of(column, right, into);
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            let (of_value, op) = if is_column(column, left) {
+                (value(right), Some(*op))
+            } else if is_column(column, right) {
+                (value(left), op.swap())
+            } else {
+                return;
+            };
+            match (of_value, op) {
+                (Some(value), Some(Operator::Gt | Operator::GtEq)) => {
+                    into.push(Comparison::AtLeast(value));
+                }
+                (Some(value), Some(Operator::Lt | Operator::LtEq)) => {
+                    into.push(Comparison::AtMost(value));
+                }
+                _ => {}
+            }
+        }
+        Expr::Between(between) if !between.negated && is_column(column, &between.expr) => {
+            into.extend(value(&between.low).map(Comparison::AtLeast));
+            into.extend(value(&between.high).map(Comparison::AtMost));
+        }
+        Expr::Like(like)
+            if !like.negated
+                && !like.case_insensitive
+                && like.escape_char.is_none()
+                && is_column(column, &like.expr) =>
+        {
+            if let Some(Value::Text(pattern)) = value(&like.pattern) {
+                let start = pattern.split(['%', '_', '\\']).next().unwrap_or_default();
+                into.push(Comparison::StartsWith(start.to_owned()));
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Returns the keys that a condition names, where it says nothing else: its conjuncts are one
@@ -56,12 +138,20 @@ fn has_and(filter: &Expr) -> bool {
     }
 }
 
-/// True where a filter says something about which keys to read.
+/// Returns the only values that the filters let through for a column, none of them NULL, where
+/// equality or IN says so.
+pub fn values_for(column: &ColumnDef, filters: &[Expr]) -> Option<Vec<Value>> {
+    filters.iter().filter_map(|filter| values_of(column, filter)).min_by_key(Vec::len)
+}
+
+/// True where a filter says something about which keys to read, for the key or for columns that an
+/// index may have.
 pub fn narrows(def: &TableDef, filter: &Expr) -> bool {
-    def.key
-        .iter()
-        .filter_map(|id| def.column_by_id(*id))
-        .any(|column| values_of(column, filter).is_some())
+    def.columns.iter().any(|column| {
+        let mut comparisons = Vec::new();
+        comparisons_of(column, filter, &mut comparisons);
+        !comparisons.is_empty() || values_of(column, filter).is_some()
+    })
 }
 
 /// Returns the only values that a filter lets through for a column, none of them NULL.

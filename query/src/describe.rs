@@ -24,7 +24,6 @@ use crate::dialect::{
 };
 use crate::engine::{Inner, Request};
 use crate::error::{Error, Result, SqlState};
-use crate::interrupt::Interrupt;
 use crate::params::{Params, expr_of, name_parameters};
 use crate::read::Planned;
 use crate::write::{Returning, Writes};
@@ -287,14 +286,12 @@ impl Describing<'_> {
         types.fill(&mut query.query, false);
         if !types.cover(&query.query) {
             // What planning cannot make sense of without a type is text in the second round.
-            if let Ok((planned, _)) =
-                self.inner.plan(self.request, &query, &Interrupt::default()).await
-            {
+            if let Ok((planned, _)) = self.inner.plan(self.request, &query).await {
                 types.take(&planned.plan)?;
             }
             types.fill(&mut query.query, true);
         }
-        let (planned, _) = self.inner.plan(self.request, &query, &Interrupt::default()).await?;
+        let (planned, _) = self.inner.plan(self.request, &query).await?;
         Ok(PlannedQuery { planned, positions: query.clauses.positions().clone() })
     }
 
@@ -320,8 +317,7 @@ impl Describing<'_> {
         }
         types.fill(&mut query.query, false);
         let mut items = Types { known: Vec::new() };
-        if let Ok((planned, _)) = self.inner.plan(self.request, &query, &Interrupt::default()).await
-        {
+        if let Ok((planned, _)) = self.inner.plan(self.request, &query).await {
             items.take(&planned.plan)?;
         }
         for name in names {

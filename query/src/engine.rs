@@ -24,6 +24,7 @@ use crate::page::{self, Page};
 use crate::params::Params;
 use crate::read::{Defaults, Planned, Reading};
 use crate::session::{StatementContext, runtime};
+use crate::short;
 use crate::statements::DefinitionStatement;
 use crate::system_tables::{SystemTable, SystemTables};
 use crate::transaction::{self, Work};
@@ -75,6 +76,9 @@ pub struct Request {
     /// The part of a query's rows that is asked for; cut after the limit.
     pub page: Option<Page>,
     pub timeout: Option<Duration>,
+    /// Stops the work. Whoever waits keeps a guard of it where no query can hold the thread: a task
+    /// that is aborted is dropped by the threads that it ran on, once one of them is free.
+    pub interrupt: Interrupt,
 }
 
 impl Request {
@@ -92,6 +96,7 @@ impl Request {
             limit: None,
             page: None,
             timeout: None,
+            interrupt: Interrupt::default(),
         }
     }
 }
@@ -158,6 +163,14 @@ impl Engine {
         self.0.system_tables.add(table);
     }
 
+    /// True for a request that is short by its form, whatever is stored: a row looked up by its whole
+    /// key at an instant, or literal rows written. Such a one can run apart from all others.
+    pub fn is_short(&self, request: &Request) -> bool {
+        let (definitions, limits) = (self.0.store.definitions(), &self.0.options.parse);
+        let is_one = request.then.is_empty() && request.page.is_none();
+        is_one && short::is_short(&request.sql, &definitions, limits)
+    }
+
     /// Runs a request. Planning and running happen in a task of their own, so that neither a panic
     /// nor a caller that goes away leaves anything behind.
     ///
@@ -166,9 +179,8 @@ impl Engine {
     pub async fn execute(&self, request: Request) -> Result<Outcome> {
         let inner = Arc::clone(&self.0);
         let limit = request.timeout.unwrap_or(inner.options.timeout);
-        let interrupt = Interrupt::default();
-        let guard = interrupt.on_drop();
-        Ok(match in_task(limit, async move { inner.run(request, &interrupt).await }).await? {
+        let guard = request.interrupt.on_drop();
+        Ok(match in_task(limit, async move { inner.run(request).await }).await? {
             Outcome::Rows(rows) => Outcome::Rows(rows.held_by(guard)),
             other => other,
         })
@@ -209,8 +221,7 @@ impl Engine {
     ) -> Result<WriteAnswer> {
         let inner = Arc::clone(&self.0);
         let task = SpawnedTask::spawn(async move {
-            let never = Interrupt::default();
-            inner.writing(&tenant, &never).append(&table, &batches).await
+            inner.writing(&tenant, Interrupt::default()).append(&table, &batches).await
         });
         let done = task.join().await;
         done.unwrap_or_else(|_| Err(Error::internal("the rows failed in an unforeseen way")))
@@ -228,9 +239,8 @@ impl Engine {
     pub async fn catalog(&self, request: Request, names: Names) -> Result<RowsAnswer> {
         let inner = Arc::clone(&self.0);
         let limit = request.timeout.unwrap_or(inner.options.timeout);
-        let interrupt = Interrupt::default();
-        let guard = interrupt.on_drop();
-        let run = async move { catalog::run(&inner, &request, &names, interrupt).await };
+        let guard = request.interrupt.on_drop();
+        let run = async move { catalog::run(&inner, &request, &names).await };
         Ok(in_task(limit, run).await?.held_by(guard))
     }
 
@@ -244,7 +254,7 @@ impl Engine {
             return Err(Error::unsupported("only queries have a plan"));
         };
         request.params.bind_query(&mut query)?;
-        let (planned, _) = self.0.plan(&request, &query, &Interrupt::default()).await?;
+        let (planned, _) = self.0.plan(&request, &query).await?;
         let physical = planned.state.create_physical_plan(&planned.plan).await?;
         Ok(crate::answer::plan_text(physical.as_ref()))
     }
@@ -266,31 +276,28 @@ async fn in_task<T: Send + 'static>(
 }
 
 impl Inner {
-    async fn run(&self, request: Request, interrupt: &Interrupt) -> Result<Outcome> {
+    async fn run(&self, request: Request) -> Result<Outcome> {
         let positions = Positions::new(&request.sql);
         let run = async {
-            let mut statements = parse(&request.sql, &self.options.parse)?;
-            for statement in &mut statements {
-                request.params.bind_statement(statement)?;
-            }
+            let mut statements = self.bound(&request.sql, &request.params)?;
             for (sql, params) in &request.then {
-                let more = self.following(sql, params);
+                let more = self.bound(sql, params);
                 statements.extend(more.map_err(|error| diagnose(error, &Positions::new(sql)))?);
             }
             match transaction::of(statements)? {
                 Work::Writes { writes, system_time } => {
                     let import_time = request.import_time.or(system_time);
                     let request = Request { import_time, ..request.clone() };
-                    self.write(&request, writes, interrupt).await
+                    self.write(&request, writes).await
                 }
-                Work::One(statement) => self.run_one(&request, *statement, interrupt).await,
+                Work::One(statement) => self.run_one(&request, *statement).await,
             }
         };
         run.await.map_err(|error: Error| diagnose(error, &positions))
     }
 
-    /// Parses a further text of a transaction's writes and binds its parameters.
-    fn following(&self, sql: &str, params: &Params) -> Result<Vec<ParsedStatement>> {
+    /// Parses a text of statements and binds its parameters.
+    fn bound(&self, sql: &str, params: &Params) -> Result<Vec<ParsedStatement>> {
         let mut statements = parse(sql, &self.options.parse)?;
         for statement in &mut statements {
             params.bind_statement(statement)?;
@@ -298,17 +305,11 @@ impl Inner {
         Ok(statements)
     }
 
-    async fn run_one(
-        &self,
-        request: &Request,
-        statement: ParsedStatement,
-        interrupt: &Interrupt,
-    ) -> Result<Outcome> {
+    async fn run_one(&self, request: &Request, statement: ParsedStatement) -> Result<Outcome> {
         match statement {
-            ParsedStatement::Query(query) => self.query(request, &query, interrupt).await,
+            ParsedStatement::Query(query) => self.query(request, &query).await,
             ParsedStatement::Explain { analyze, verbose, query } => {
-                let (Planned { state, plan }, basis) =
-                    self.plan(request, &query, interrupt).await?;
+                let (Planned { state, plan }, basis) = self.plan(request, &query).await?;
                 let positions = query.clauses.positions();
                 let plan = LogicalPlanBuilder::from(plan)
                     .explain(verbose, analyze)
@@ -348,13 +349,8 @@ impl Inner {
         }
     }
 
-    async fn query(
-        &self,
-        request: &Request,
-        query: &ParsedQuery,
-        interrupt: &Interrupt,
-    ) -> Result<Outcome> {
-        let (Planned { state, plan }, basis) = self.plan(request, query, interrupt).await?;
+    async fn query(&self, request: &Request, query: &ParsedQuery) -> Result<Outcome> {
+        let (Planned { state, plan }, basis) = self.plan(request, query).await?;
         let positions = query.clauses.positions().clone();
         let plan = match request.limit.and_then(|limit| usize::try_from(limit).ok()) {
             None => plan,
@@ -376,11 +372,19 @@ impl Inner {
         &self,
         request: &Request,
         query: &ParsedQuery,
-        interrupt: &Interrupt,
     ) -> Result<(Planned, Basis)> {
+        if catalog::is_asked(&query.query) {
+            if let Some(clause) = query.clauses.list.first() {
+                return Err(Error::unsupported("the catalogs have no versions").at(clause.position));
+            }
+            self.check_tenant(&request.tenant)?;
+            let names = Names { database: request.tenant.to_string(), user: "everwhen".to_owned() };
+            return catalog::plan(self, request, &query.query.to_string(), &names).await;
+        }
         let basis = self.basis_of_query(request, &query.clauses.settings).await?;
         self.check_tenant(&request.tenant)?;
-        let ctx = self.context(basis, &request.tenant).with_interrupt(interrupt.clone());
+        let interrupt = request.interrupt.clone();
+        let ctx = self.context(basis, &request.tenant).with_interrupt(interrupt);
         let definitions = self.store.definitions_at(basis.tx);
         let reading = Reading {
             ctx: &ctx,
@@ -456,7 +460,7 @@ impl Inner {
         at_hand(&batch, self.token(basis)).map(Outcome::Rows)
     }
 
-    fn writing<'a>(&'a self, tenant: &'a Tenant, interrupt: &'a Interrupt) -> Writing<'a> {
+    fn writing<'a>(&'a self, tenant: &'a Tenant, interrupt: Interrupt) -> Writing<'a> {
         Writing {
             store: &self.store,
             runtime: &self.runtime,
@@ -467,14 +471,9 @@ impl Inner {
         }
     }
 
-    async fn write(
-        &self,
-        request: &Request,
-        statements: Vec<ParsedStatement>,
-        interrupt: &Interrupt,
-    ) -> Result<Outcome> {
+    async fn write(&self, request: &Request, statements: Vec<ParsedStatement>) -> Result<Outcome> {
         refuse_reading_options(request)?;
-        let writing = self.writing(&request.tenant, interrupt);
+        let writing = self.writing(&request.tenant, request.interrupt.clone());
         let writing = Writing { import_time: request.import_time, ..writing };
         writing.run(statements).await.map(Outcome::Written)
     }

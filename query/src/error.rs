@@ -73,6 +73,8 @@ pub enum SqlState {
     DuplicateTable,
     /// 42P10: a column reference that is not allowed where it stands.
     InvalidColumnReference,
+    /// 42P17: an index that cannot be.
+    InvalidObjectDefinition,
     /// 42P16: a table declaration that contradicts itself.
     InvalidTableDefinition,
     /// 53200: over the memory budget.
@@ -134,6 +136,7 @@ impl SqlState {
             Self::DuplicateTable => "42P07",
             Self::InvalidColumnReference => "42P10",
             Self::InvalidTableDefinition => "42P16",
+            Self::InvalidObjectDefinition => "42P17",
             Self::DiskFull => "53100",
             Self::OutOfMemory => "53200",
             Self::LimitExceeded => "54000",

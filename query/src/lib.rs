@@ -15,6 +15,7 @@ pub mod dialect;
 pub mod engine;
 mod error;
 pub mod functions;
+mod indexes;
 mod interrupt;
 mod microseconds;
 mod overlay;
@@ -27,6 +28,7 @@ pub mod records;
 pub mod rewrite;
 pub mod scan_exec;
 pub mod session;
+mod short;
 pub mod statements;
 pub mod system_tables;
 pub mod table;
@@ -40,10 +42,11 @@ pub use catalog::{Names, SERVER_VERSION};
 pub use describe::{Described, StatementKind};
 pub use engine::{Engine, EngineOptions, Outcome, QUERY_STACK_BYTES, Request, WriteAnswer};
 pub use error::{Error, Result, SqlState};
+pub use interrupt::{Interrupt, InterruptOnDrop};
 pub use page::Page;
 pub use params::Params;
 pub use system_tables::SystemTable;
-pub use write::alter_table;
+pub use write::{alter_table, create_index, drop_index};
 
 #[cfg(test)]
 mod tests;

@@ -15,15 +15,24 @@ use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::EquivalenceProperties;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType};
-use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
+use datafusion::physical_plan::metrics::{
+    BaselineMetrics, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet,
+};
+use datafusion::physical_plan::stream::{
+    RecordBatchReceiverStreamBuilder, RecordBatchStreamAdapter,
+};
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PhysicalExpr, PlanProperties,
     ReplaceChildrenOptions, SendableRecordBatchStream, coop,
 };
-use everwhen_storage::{Assertion, ColumnId, Keys, RowKey, Scan, ValidBound, Version, View};
+use everwhen_storage::{
+    Assertion, ColumnId, Keys, RowKey, Scan, ScanCounts, ValidBound, Version, View,
+};
+use futures::TryStreamExt as _;
 use tokio::sync::mpsc::Sender;
 
 use crate::error::{Error, Result};
+use crate::indexes::Lookup;
 use crate::overlay;
 use crate::session::StatementContext;
 use crate::table::{SystemClause, TemporalTable, versions_at};
@@ -38,28 +47,43 @@ const BATCHES_AHEAD: usize = 2;
 pub struct ScanExec {
     table: Arc<TemporalTable>,
     projection: Option<Vec<usize>>,
-    keys: Option<Vec<RowKey>>,
+    keys: Keys,
+    lookup: Option<Lookup>,
     limit: Option<usize>,
     properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
 }
 
 impl ScanExec {
-    /// Builds a scan of the given columns, of these keys alone where given, up to `limit` rows.
+    /// Builds a scan of the given columns, of these keys alone, up to `limit` rows. They come in the
+    /// order of their keys where `ordered` says that nothing else is read beside the stored rows.
     pub fn new(
         table: Arc<TemporalTable>,
         projection: Option<Vec<usize>>,
-        keys: Option<Vec<RowKey>>,
+        keys: Keys,
         limit: Option<usize>,
+        ordered: bool,
     ) -> Result<Self> {
         let schema = table.projected_schema(projection.as_deref())?;
+        let order = match ordered {
+            true => table.key_order(projection.as_deref()),
+            false => Vec::new(),
+        };
         let properties = PlanProperties::new(
-            EquivalenceProperties::new(schema),
+            EquivalenceProperties::new_with_orderings(schema, [order]),
             Partitioning::UnknownPartitioning(1),
             EmissionType::Incremental,
             Boundedness::Bounded,
         )
         .with_scheduling_type(SchedulingType::Cooperative);
-        Ok(Self { table, projection, keys, limit, properties: Arc::new(properties) })
+        let (properties, metrics) = (Arc::new(properties), ExecutionPlanMetricsSet::new());
+        Ok(Self { table, projection, keys, lookup: None, limit, properties, metrics })
+    }
+
+    /// Finds the keys by an index, as long as it is there.
+    #[must_use]
+    pub fn with_lookup(self, lookup: Option<Lookup>) -> Self {
+        Self { lookup, ..self }
     }
 
     /// Reads everything and hands it over batch by batch, until the receiver goes away.
@@ -70,16 +94,21 @@ impl ScanExec {
     ) -> Result<()> {
         let (tx, system) = self.table.system_bound(ctx)?;
         let columns: Vec<ColumnId> = self.table.stored_columns(self.projection.as_deref());
-        let scan = Scan {
+        let mut scan = Scan {
             table: &self.table.def,
             tenant: Some(&ctx.tenant),
-            keys: self.keys.clone().map_or(Keys::All, Keys::Among),
+            keys: self.keys.clone(),
             valid: self.table.valid_bound(ctx.basis.now),
             system,
             columns: Some(&columns),
         };
         let mut failure = None;
         ctx.read(tx, |view| {
+            if let Some(lookup) = &self.lookup
+                && let Some(keys) = lookup.keys(view, &ctx.store.definitions(), &ctx.tenant)?
+            {
+                scan.keys = Keys::Among(keys);
+            }
             let mut sending = Sending {
                 scan: self,
                 view,
@@ -92,6 +121,18 @@ impl ScanExec {
             Ok(())
         })?;
         failure.map_or(Ok(()), Err)
+    }
+
+    /// Counts what was looked at, for EXPLAIN ANALYZE.
+    fn note(&self, counts: &ScanCounts) {
+        for (name, count) in [
+            ("keys_read", counts.keys),
+            ("versions_read", counts.versions),
+            ("versions_skipped", counts.versions.saturating_sub(counts.shown)),
+        ] {
+            let count = usize::try_from(count).unwrap_or(usize::MAX);
+            MetricBuilder::new(&self.metrics).counter(name, 0).add(count);
+        }
     }
 
     /// Returns the pending assertions that this read must see: those of its own transaction, where
@@ -126,7 +167,7 @@ impl Sending<'_, '_> {
         if !open {
             return Ok(());
         }
-        self.view.scan(scan, &mut |version| {
+        let counts = self.view.scan(scan, &mut |version| {
             if pending.is_some_and(|written| written.contains_key(&version.key)) {
                 return Ok(true);
             }
@@ -136,6 +177,7 @@ impl Sending<'_, '_> {
             });
             Ok(open)
         })?;
+        self.scan.note(&counts);
         if let Some(error) = failure {
             return Err(error);
         }
@@ -163,7 +205,12 @@ impl Sending<'_, '_> {
         pending: &BTreeMap<RowKey, Vec<Assertion>>,
     ) -> Result<()> {
         for (key, assertions) in pending {
-            if matches!(&scan.keys, Keys::Among(keys) if !keys.contains(key)) {
+            let asked = match &scan.keys {
+                Keys::All => true,
+                Keys::Among(keys) => keys.contains(key),
+                Keys::Within(range) => range.contains(key),
+            };
+            if !asked {
                 continue;
             }
             let before = self.view.collect(&Scan {
@@ -201,8 +248,13 @@ impl DisplayAs for ScanExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ScanExec: table={}, valid={:?}", self.table.def.name, self.table.valid)?;
         write!(f, ", system={:?}", self.table.system)?;
-        if let Some(keys) = &self.keys {
-            write!(f, ", keys={}", keys.len())?;
+        match &self.keys {
+            Keys::All => {}
+            Keys::Among(keys) => write!(f, ", keys={}", keys.len())?,
+            Keys::Within(_) => write!(f, ", keys=range")?,
+        }
+        if let Some(lookup) = &self.lookup {
+            write!(f, ", index={}", lookup.name)?;
         }
         if let Some(limit) = self.limit {
             write!(f, ", limit={limit}")?;
@@ -254,9 +306,13 @@ impl ExecutionPlan for ScanExec {
         self.limit
     }
 
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+
     fn execute(
         &self,
-        _partition: usize,
+        partition: usize,
         context: Arc<TaskContext>,
     ) -> DataFusionResult<SendableRecordBatchStream> {
         let Some(ctx) = context.session_config().get_extension::<StatementContext>() else {
@@ -264,6 +320,7 @@ impl ExecutionPlan for ScanExec {
             return Err(DataFusionError::Internal(message));
         };
         let scan = self.clone();
+        let output = BaselineMetrics::new(&self.metrics, partition);
         let mut stream = RecordBatchReceiverStreamBuilder::new(self.schema(), BATCHES_AHEAD);
         let out = stream.tx();
         stream.spawn_blocking(move || {
@@ -276,6 +333,8 @@ impl ExecutionPlan for ScanExec {
                 }
             }
         });
-        Ok(coop::make_cooperative(stream.build()))
+        let rows = stream.build().inspect_ok(move |batch| output.record_output(batch.num_rows()));
+        let rows = RecordBatchStreamAdapter::new(self.schema(), rows);
+        Ok(coop::make_cooperative(Box::pin(rows)))
     }
 }

@@ -16,6 +16,8 @@ use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::planner::TypePlanner;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::sqlparser::ast;
 use datafusion_pg_catalog::pg_catalog::context::PgCatalogContextProvider;
@@ -208,12 +210,21 @@ fn base_state() -> SessionState {
         .with_analyzer_rule(Arc::new(BoundsInMicroseconds))
         .with_analyzer_rule(Arc::new(IntervalsByLength))
         .with_analyzer_rule(Arc::new(BoundedConcatenation))
-        .with_physical_optimizer_rule(Arc::new(PeriodJoins))
+        .with_physical_optimizer_rules(physical_rules())
         .build();
     if let Err(error) = functions::register(&mut state) {
         tracing::error!(%error, "functions are missing");
     }
     state
+}
+
+/// Returns DataFusion's rules for physical plans with ours where they belong: once the sides of joins
+/// are settled and before orders are.
+fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let mut rules = PhysicalOptimizer::new().rules;
+    let settled = rules.iter().position(|rule| rule.name() == "join_selection");
+    rules.insert(settled.map_or(0, |at| at + 1), Arc::new(PeriodJoins));
+    rules
 }
 
 /// Builds a session for queries of Postgres' own catalogs over tables without rows: the only kind

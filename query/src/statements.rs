@@ -13,6 +13,8 @@ pub enum DefinitionStatement {
     Drop(DropDefinition),
     ExplainProjection(ExplainProjection),
     AlterTable(AlterTable),
+    CreateIndex(CreateIndex),
+    DropIndex(DropIndex),
 }
 
 /// A declared column of a table or a stream.
@@ -75,6 +77,26 @@ pub struct CreateView {
 /// `DROP VIEW [IF EXISTS] name`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DropView {
+    pub name: String,
+    pub if_exists: bool,
+    pub position: usize,
+}
+
+/// `CREATE [OR REPLACE] INDEX [IF NOT EXISTS] name ON table (columns)`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateIndex {
+    pub name: String,
+    pub position: usize,
+    pub or_replace: bool,
+    pub if_not_exists: bool,
+    pub table: String,
+    pub table_position: usize,
+    pub columns: Vec<NamedColumn>,
+}
+
+/// `DROP INDEX [IF EXISTS] name`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DropIndex {
     pub name: String,
     pub if_exists: bool,
     pub position: usize,

@@ -17,15 +17,18 @@ use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_expr::PhysicalSortExpr;
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::ExecutionPlan;
 use everwhen_storage::{
-    ColumnId, ColumnType, Period, SystemBound, SystemTime, TableDef, TxId, ValidBound, ValidTime,
-    Value, Version, View,
+    ColumnId, ColumnType, KeyRange, Keys, Period, SystemBound, SystemTime, TableDef, TxId,
+    ValidBound, ValidTime, Value, Version, View,
 };
 
 use crate::bounds;
 use crate::columns::{ColumnBuilder, field_of, period_field, timestamp_type};
 use crate::error::{Error, Result};
+use crate::indexes::Lookup;
 use crate::scan_exec::ScanExec;
 use crate::session::StatementContext;
 
@@ -175,6 +178,26 @@ impl TemporalTable {
         })
     }
 
+    /// Returns the order that stored rows come in, as far as a projection shows it: by the columns of
+    /// the key, then by the start of the valid period.
+    pub fn key_order(&self, projection: Option<&[usize]>) -> Vec<PhysicalSortExpr> {
+        let shown: Vec<TableColumn> = self.projected(projection).collect();
+        let sorted = |column: TableColumn| {
+            let at = shown.iter().position(|other| *other == column)?;
+            let field = column.field(&self.def)?;
+            Some(PhysicalSortExpr::new_default(Arc::new(Column::new(field.name(), at))))
+        };
+        let key = self.def.key.iter().map(|id| sorted(TableColumn::Stored(*id)));
+        // The periods of one belief follow each other; those of several do not.
+        let starts = match self.system {
+            SystemClause::Basis | SystemClause::AsOf(_) if self.cut == Period::ALL => {
+                sorted(TableColumn::RawFrom)
+            }
+            _ => None,
+        };
+        key.chain([starts]).map_while(|column| column).collect()
+    }
+
     fn projected<'a>(
         &'a self,
         projection: Option<&'a [usize]>,
@@ -222,14 +245,27 @@ impl TableProvider for TemporalTable {
 
     async fn scan(
         &self,
-        _state: &dyn Session,
+        state: &dyn Session,
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
         limit: Option<usize>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        let keys = bounds::keys_of(&self.def, filters);
-        let scan = ScanExec::new(Arc::new(self.clone()), projection.cloned(), keys, limit)?;
-        Ok(Arc::new(scan))
+        let keys = match bounds::keys_of(&self.def, filters) {
+            Some(keys) => Keys::Among(keys),
+            None => Some(bounds::range_of(&self.def, filters))
+                .filter(|range| *range != KeyRange::ALL)
+                .map_or(Keys::All, Keys::Within),
+        };
+        // What earlier statements of a transaction wrote comes after what is stored.
+        let ctx = state.config().get_extension::<StatementContext>();
+        let alone = ctx.filter(|ctx| ctx.pending().keys(self.def.id).is_none());
+        let lookup = match (&alone, &keys) {
+            (None, _) | (_, Keys::Among(_)) => None,
+            (Some(ctx), _) => Lookup::choose(&ctx.store.definitions(), &self.def, filters),
+        };
+        let (table, projection) = (Arc::new(self.clone()), projection.cloned());
+        let scan = ScanExec::new(table, projection, keys, limit, alone.is_some())?;
+        Ok(Arc::new(scan.with_lookup(lookup)))
     }
 
     fn supports_filters_pushdown(

@@ -60,6 +60,12 @@ impl Database {
             Outcome::Define(DefinitionStatement::AlterTable(alter)) => {
                 everwhen_query::alter_table(&self.store, &alter).await.map(|_| Vec::new())
             }
+            Outcome::Define(DefinitionStatement::CreateIndex(create)) => {
+                everwhen_query::create_index(&self.store, &create).await.map(|_| Vec::new())
+            }
+            Outcome::Define(DefinitionStatement::DropIndex(drop)) => {
+                everwhen_query::drop_index(&self.store, &drop).await.map(|_| Vec::new())
+            }
             Outcome::Written(_) | Outcome::Define(_) => Ok(Vec::new()),
         }
     }

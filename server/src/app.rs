@@ -22,6 +22,7 @@ use crate::limits::Limits;
 use crate::listeners::Listeners;
 use crate::metrics::Metrics;
 use crate::service::Services;
+use crate::service::lane::{Lane, Lanes};
 use crate::service::running::Running;
 use crate::service::system_tables::{
     ProjectionErrorsTable, ProjectionsTable, QueriesTable, StreamsTable,
@@ -92,20 +93,21 @@ pub struct RunningApp {
     housekeeping: Housekeeping,
     shipping: Option<Shipping>,
     drain: Duration,
-    _queries: QueryThreads,
+    _threads: [Threads; 3],
 }
 
-/// The runtime that queries run on. Dropped without waiting, since async code may drop it.
-struct QueryThreads(Option<Runtime>);
+/// A runtime for work of one kind. Dropped without waiting, since async code may drop it.
+struct Threads(Option<Runtime>);
 
-impl QueryThreads {
-    fn start(config: &Config) -> Result<Self, Error> {
+impl Threads {
+    /// Starts so many threads; 0 for one a core.
+    fn start(name: &str, count: usize) -> Result<Self, Error> {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
-        if config.query_threads > 0 {
-            builder.worker_threads(config.query_threads);
+        if count > 0 {
+            builder.worker_threads(count);
         }
         let runtime = builder
-            .thread_name("everwhen-query")
+            .thread_name(name)
             .thread_stack_size(everwhen_query::QUERY_STACK_BYTES)
             .enable_all()
             .build()
@@ -118,7 +120,7 @@ impl QueryThreads {
     }
 }
 
-impl Drop for QueryThreads {
+impl Drop for Threads {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
@@ -161,8 +163,14 @@ impl App {
             std::fs::remove_file(&endpoints_file)
                 .map_err(|source| endpoints_error(&endpoints_file, source))?;
         }
-        let queries = QueryThreads::start(config)?;
-        let services = build_services(config, store, queries.handle())?;
+        let threads = [
+            Threads::start("everwhen-query", config.query_threads)?,
+            Threads::start("everwhen-short", 1)?,
+            Threads::start("everwhen-events", 2)?,
+        ];
+        let lane = |threads: &Threads| Lane::new(threads.handle(), config.statements_max);
+        let [queries, short, events] = threads.each_ref().map(lane);
+        let services = build_services(config, store, Lanes { queries, short, events })?;
         let mut listeners = Listeners::bind(config).await?;
         let endpoints = listeners.endpoints();
         let delivery = match (&config.projector, &endpoints.grpc) {
@@ -190,7 +198,7 @@ impl App {
             housekeeping,
             shipping,
             drain: config.drain,
-            _queries: queries,
+            _threads: threads,
         };
         if let Err(error) = write_endpoints(&app.endpoints_file, &app.endpoints) {
             app.stop_parts().await;
@@ -313,7 +321,7 @@ async fn close(store: Store) {
     }
 }
 
-fn build_services(config: &Config, store: Store, queries: Handle) -> Result<Arc<Services>, Error> {
+fn build_services(config: &Config, store: Store, lanes: Lanes) -> Result<Arc<Services>, Error> {
     let mut engine_options = EngineOptions {
         memory_bytes_max: config.query_memory_bytes_max,
         timeout: config.query_timeout.unwrap_or(NO_TIMEOUT),
@@ -330,12 +338,11 @@ fn build_services(config: &Config, store: Store, queries: Handle) -> Result<Arc<
     engine.add_system_table(Arc::new(ProjectionErrorsTable(Arc::clone(&projections))));
     let running = Running::default();
     engine.add_system_table(Arc::new(QueriesTable::new(running.clone(), store.clone())));
-    let limits = Limits::new(
-        config.body_bytes_max,
-        config.sql_bytes_max,
-        config.query_timeout,
-        config.statements_max,
-    );
+    let limits = Limits {
+        body_bytes_max: config.body_bytes_max,
+        sql_bytes_max: config.sql_bytes_max,
+        statement_timeout: config.query_timeout,
+    };
     let started = store.clock().monotonic();
     Ok(Arc::new(Services {
         store,
@@ -350,7 +357,7 @@ fn build_services(config: &Config, store: Store, queries: Handle) -> Result<Arc<
         snapshotting: Arc::default(),
         snapshot_targets: config.snapshot_targets.clone(),
         shipping: ShippingStatus::default(),
-        queries,
+        lanes,
         started,
         test_clock: config.test_clock.is_some(),
     }))

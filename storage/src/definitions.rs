@@ -20,6 +20,7 @@ pub enum DefinitionKind {
     Mapping,
     Projection,
     View,
+    Index,
 }
 
 impl DefinitionKind {
@@ -30,6 +31,7 @@ impl DefinitionKind {
             Self::Mapping => "mapping",
             Self::Projection => "projection",
             Self::View => "view",
+            Self::Index => "index",
         }
     }
 }
@@ -65,7 +67,9 @@ pub enum DefinitionChange {
     DropTable(String),
     /// Makes or replaces an index.
     Index(IndexDef),
-    /// Makes or replaces a stream, mapping, projection or view.
+    /// Drops an index; its id is not given again.
+    DropIndex(IndexId),
+    /// Makes or replaces a stream, mapping, projection or view, or the name of an index.
     Put(Definition),
     /// Drops one by kind and name.
     Drop(DefinitionKind, String),
@@ -179,6 +183,9 @@ impl Definitions {
                 DefinitionChange::Index(index) => {
                     next.next_index = next.next_index.max(index.id.0 + 1);
                     next.indexes.insert(index.id.0, Arc::new(index.clone()));
+                }
+                DefinitionChange::DropIndex(id) => {
+                    next.indexes.remove(&id.0);
                 }
                 DefinitionChange::Put(definition) => {
                     let stamped = Definition { tx, ..definition.clone() };

@@ -1,4 +1,4 @@
-//! Entering into a new index the rows that were there before it.
+//! Entering into a new index the rows that were there before it, and emptying one that is dropped.
 
 use rocksdb::WriteBatch;
 
@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::families::Family;
 use crate::key;
 use crate::row::{ArchiveHeader, CurrentHeader, DocumentView, TimelineHeader};
-use crate::schema::Tenant;
+use crate::schema::{IndexId, Tenant};
 use crate::writer::tables::Tables;
 
 /// Entries written at once.
@@ -62,4 +62,13 @@ pub(crate) fn fill(
     }
     // The batch that marks the index ready is synced after these, in the same log.
     Ok(())
+}
+
+/// Deletes every entry of an index.
+pub(crate) fn empty(engine: &Engine, index: IndexId) -> Result<()> {
+    let start = index.0.to_be_bytes();
+    let mut writes = WriteBatch::default();
+    let end = key::prefix_end(&start).unwrap_or_else(|| vec![0xFF; 5]);
+    writes.delete_range_cf(engine.family(Family::Indexes), start.to_vec(), end);
+    engine.write(writes, false)
 }

@@ -388,6 +388,12 @@ fn put_escaped(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(&[0, 1]);
 }
 
+/// Writes what the key bytes of all texts that begin so have in common.
+pub(crate) fn put_text_start(out: &mut Vec<u8>, start: &str) {
+    put_escaped(out, start.as_bytes());
+    out.truncate(out.len() - 2);
+}
+
 fn take_escaped(bytes: &mut &[u8]) -> Result<Vec<u8>> {
     let mut out = Vec::with_capacity(bytes.len());
     loop {

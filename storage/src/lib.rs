@@ -61,6 +61,7 @@ pub use error::{Error, Result};
 pub use failpoint::WRITE_PATH as FAILPOINTS;
 pub use load::{Load, LoadProgress, LoadRow, LoadRows};
 pub use retention::{Hold, Needed, Swept};
+pub use scan::range::KeyRange;
 pub use schema::{
     ColumnDef, ColumnId, ColumnType, IndexId, Precedence, RowKey, TableDef, TableId, Tenant,
 };
@@ -73,4 +74,4 @@ pub use time::{Period, SystemTime, ValidTime};
 pub use tuning::Tuning;
 pub use tx::{Basis, TxId};
 pub use value::{Row, Value};
-pub use view::{KeyChange, Keys, Scan, SystemBound, ValidBound, Version, View};
+pub use view::{KeyChange, Keys, Scan, ScanCounts, SystemBound, ValidBound, Version, View};

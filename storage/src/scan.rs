@@ -2,12 +2,13 @@
 //!
 //! [`reader`] pins the snapshot, [`gather`] finds a key's stored pieces within a window, [`merge`]
 //! joins them to versions, [`point`] is the short way for one instant, [`keys`] walks the keys of a
-//! table. Rows stay bytes until a version is known to be wanted.
+//! table, [`range`] bounds which. Rows stay bytes until a version is known to be wanted.
 
 pub(crate) mod gather;
 pub(crate) mod keys;
 pub(crate) mod merge;
 pub(crate) mod point;
+pub(crate) mod range;
 pub(crate) mod reader;
 
 #[cfg(test)]

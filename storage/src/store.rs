@@ -465,6 +465,18 @@ impl Store {
         Ok(entry.id)
     }
 
+    /// Drops an index and deletes its entries. Whoever found it in the definitions must look again
+    /// once it has a view: entries that are gone are found in no definitions either.
+    /// Blocking, as [`Store::ensure_index`].
+    pub fn drop_index(&self, id: IndexId) -> Result<()> {
+        let _one_at_a_time = self.shared.indexing.lock();
+        if !self.definitions().indexes.contains_key(&id.0) {
+            return Ok(());
+        }
+        self.define(DefinitionChange::DropIndex(id))?;
+        index_fill::empty(&*self.engine()?, id)
+    }
+
     fn define(&self, change: DefinitionChange) -> Result<()> {
         let batch = Batch { definitions: vec![change], ..Batch::default() };
         let answered = self.submit(batch)?;

@@ -10,6 +10,7 @@ use crate::scan::gather::{self, Target};
 use crate::scan::keys::{self, Entry};
 use crate::scan::merge::{Believed, Piece, Pieces};
 use crate::scan::point::{self, Found};
+use crate::scan::range::KeyRange;
 use crate::scan::reader::{Current, Reader};
 use crate::schema::{ColumnId, IndexId, RowKey, TableDef, TableId, Tenant};
 use crate::state::State;
@@ -38,6 +39,8 @@ pub enum Keys {
     All,
     /// Just these; any order, answered in key order.
     Among(Vec<RowKey>),
+    /// Those of a range.
+    Within(KeyRange),
 }
 
 /// Which valid times to read.
@@ -85,6 +88,17 @@ pub struct Scan<'a> {
     pub system: SystemBound,
     /// Columns to decode; `None` for all.
     pub columns: Option<&'a [ColumnId]>,
+}
+
+/// What a scan looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ScanCounts {
+    /// Keys that ever had anything, of those asked for.
+    pub keys: u64,
+    /// Versions of theirs that were read: one a key for an instant.
+    pub versions: u64,
+    /// Versions within the bounds.
+    pub shown: u64,
 }
 
 /// What changed for one key between two transactions.
@@ -196,19 +210,21 @@ impl View<'_> {
         point::row_at(&self.reader, &target, valid, decode)
     }
 
-    /// Calls `each` for every version of the scan, in order, until it answers false.
+    /// Calls `each` for every version of the scan, in order, until it answers false. Returns what was
+    /// looked at for it.
     pub fn scan(
         &self,
         scan: &Scan<'_>,
         each: &mut dyn FnMut(Version) -> Result<bool>,
-    ) -> Result<()> {
-        let Some(window) = scan.valid.window() else { return Ok(()) };
+    ) -> Result<ScanCounts> {
+        let mut counts = ScanCounts::default();
+        let Some(window) = scan.valid.window() else { return Ok(counts) };
         let believed = match scan.system {
             SystemBound::Latest => Believed::at(self.tx()),
             SystemBound::Between(from, to) => {
                 self.check_reached(to)?;
                 if from > to {
-                    return Ok(());
+                    return Ok(counts);
                 }
                 Believed { from, to }
             }
@@ -223,25 +239,40 @@ impl View<'_> {
             _ => None,
         };
         let mut pieces = Pieces::default();
-        let mut of_row = |entry: &Entry<'_>| match at {
-            Some(at) => self.one_version(scan, entry, at, each),
-            None => {
+        let mut of_row = |entry: &Entry<'_>| {
+            counts.keys += 1;
+            let Some(at) = at else {
                 let target = &entry.target;
                 gather::versions(&self.reader, target, window, believed, &mut pieces)?;
-                for piece in pieces.iter().filter(|piece| piece.valid.overlaps(&window)) {
-                    if !each(version(entry, piece, pieces.row(piece), scan.columns)?)? {
-                        return Ok(false);
+                for piece in pieces.iter() {
+                    counts.versions += 1;
+                    if piece.valid.overlaps(&window) {
+                        counts.shown += 1;
+                        if !each(version(entry, piece, pieces.row(piece), scan.columns)?)? {
+                            return Ok(false);
+                        }
                     }
                 }
-                Ok(true)
-            }
+                return Ok(true);
+            };
+            counts.versions += 1;
+            self.one_version(scan, entry, at, &mut |version| {
+                counts.shown += 1;
+                each(version)
+            })
         };
         match &scan.keys {
-            Keys::All => keys::all(&self.reader, scan.table.id, scan.tenant, &mut of_row),
+            Keys::All => {
+                keys::within(&self.reader, scan.table.id, scan.tenant, &KeyRange::ALL, &mut of_row)
+            }
             Keys::Among(some) => {
                 keys::among(&self.reader, scan.table.id, scan.tenant, some, &mut of_row)
             }
-        }
+            Keys::Within(range) => {
+                keys::within(&self.reader, scan.table.id, scan.tenant, range, &mut of_row)
+            }
+        }?;
+        Ok(counts)
     }
 
     fn one_version(

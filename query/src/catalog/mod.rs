@@ -8,6 +8,7 @@ mod forms;
 mod functions;
 mod keys;
 
+use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{Field, Schema};
@@ -18,22 +19,26 @@ use datafusion::datasource::source_as_provider;
 use datafusion::execution::context::{SQLOptions, SessionContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement as DataFusionStatement;
-use datafusion::sql::sqlparser::ast::Statement;
+use datafusion::sql::sqlparser::ast::{
+    ObjectName, ObjectNamePart, Query, Statement, visit_relations,
+};
 use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
-use everwhen_storage::{Definitions, TableDef};
+use everwhen_storage::{Basis, Definitions, TableDef};
 use parking_lot::Mutex;
 
 use crate::answer::{RowsAnswer, start};
 use crate::columns::field_of;
 use crate::diagnose::Diagnose;
-use crate::dialect::{ParseLimits, Positions, split};
+use crate::dialect::{ParseLimits, Positions, normal, split};
 use crate::engine::{Inner, Request};
 use crate::error::{Error, Result};
-use crate::interrupt::Interrupt;
 use crate::read::Planned;
 use crate::session::catalog_session;
 
 pub use functions::SERVER_VERSION;
+
+/// The schemas of the catalogs.
+const SCHEMAS: [&str; 2] = ["information_schema", "pg_catalog"];
 
 /// Sessions that are kept at most.
 const KEPT_MAX: usize = 16;
@@ -107,21 +112,40 @@ fn schema_of(table: &TableDef) -> Schema {
     Schema::new(table.star().iter().map(field).collect::<Vec<_>>())
 }
 
+/// True where a query names a table of the catalogs by its schema.
+pub fn is_asked(query: &Query) -> bool {
+    let of_catalogs = |name: &ObjectName| {
+        let schema = name.0.first().and_then(ObjectNamePart::as_ident).map(normal);
+        name.0.len() > 1 && schema.is_some_and(|schema| SCHEMAS.contains(&schema.as_str()))
+    };
+    let found = visit_relations(query, |name| match of_catalogs(name) {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    });
+    found.is_break()
+}
+
 /// Runs a query of the catalogs.
-pub async fn run(
+pub async fn run(inner: &Inner, request: &Request, names: &Names) -> Result<RowsAnswer> {
+    let (planned, basis) = plan(inner, request, &request.sql, names).await?;
+    start(planned, Positions::default(), crate::basis::basis_token(&inner.store, basis)).await
+}
+
+/// Plans a query of the catalogs, given by its text, at the request's basis.
+pub async fn plan(
     inner: &Inner,
     request: &Request,
+    sql: &str,
     names: &Names,
-    interrupt: Interrupt,
-) -> Result<RowsAnswer> {
+) -> Result<(Planned, Basis)> {
     static PARSER: LazyLock<PostgresCompatibilityParser> =
         LazyLock::new(PostgresCompatibilityParser::new);
     let basis = inner.basis_of(request).await?;
     let definitions = inner.store.definitions_at(basis.tx);
     // Within the limits of every statement, before anything recurses over it.
-    split(&request.sql, &ParseLimits::default())?;
+    split(sql, &ParseLimits::default())?;
     let parsed = PARSER
-        .parse(&keys::without_expandarray(&request.sql))
+        .parse(&keys::without_expandarray(sql))
         .map_err(|error| Error::syntax(error.to_string()))?;
     let [Statement::Query(query)] = parsed.as_slice() else {
         return Err(Error::unsupported("the catalogs can be queried and nothing else"));
@@ -133,6 +157,7 @@ pub async fn run(
     let session = inner.catalogs.session(inner, names, &definitions)?;
     let mut state = session.state();
     // What stops a statement's work is found in its context.
+    let interrupt = request.interrupt.clone();
     let ctx = inner.context(basis, &request.tenant).with_interrupt(interrupt);
     state.config_mut().set_extension(Arc::new(ctx));
     let statement = DataFusionStatement::Statement(Box::new(Statement::Query(query)));
@@ -141,8 +166,7 @@ pub async fn run(
         SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     read_only.verify_plan(&plan).diagnosed(&positions)?;
     refuse_tables(&plan)?;
-    let token = crate::basis::basis_token(&inner.store, basis);
-    start(Planned { state, plan }, positions, token).await
+    Ok((Planned { state, plan }, basis))
 }
 
 /// Refuses a query that reads tables besides the catalogs: there are no rows of them here.

@@ -9,7 +9,7 @@ use everwhen_storage::{ColumnType, DefinitionKind, Precedence};
 use super::cursor::Cursor;
 use super::retention;
 use super::types::column_type;
-use super::{ParseLimits, ParsedStatement, parse_query_text, views};
+use super::{ParseLimits, ParsedStatement, indexes, parse_query_text, views};
 use crate::error::{Error, Result, SqlState};
 use crate::statements::{
     CreateMapping, CreateProjection, CreateStream, CreateTable, DeclaredColumn,
@@ -34,9 +34,9 @@ pub fn create(cursor: &mut Cursor<'_, '_>, limits: &ParseLimits) -> Result<Parse
     let kind_position = cursor.position();
     let kind = match cursor.peek() {
         Some(Token::Word(word)) => word.value.to_ascii_lowercase(),
-        _ => return Err(cursor.expected("TABLE, VIEW, STREAM, MAPPING or PROJECTION")),
+        _ => return Err(cursor.expected("TABLE, VIEW, INDEX, STREAM, MAPPING or PROJECTION")),
     };
-    if !matches!(kind.as_str(), "table" | "view" | "stream" | "mapping" | "projection") {
+    if !matches!(kind.as_str(), "table" | "view" | "index" | "stream" | "mapping" | "projection") {
         let message = format!("CREATE {} is not supported", kind.to_uppercase());
         return Err(Error::unsupported(message).at(kind_position));
     }
@@ -53,6 +53,7 @@ pub fn create(cursor: &mut Cursor<'_, '_>, limits: &ParseLimits) -> Result<Parse
     let define = match kind.as_str() {
         "table" => return Ok(ParsedStatement::CreateTable(create_table(cursor, heading)?)),
         "view" => return Ok(ParsedStatement::CreateView(views::create(cursor, heading, limits)?)),
+        "index" => DefinitionStatement::CreateIndex(indexes::create(cursor, heading)?),
         "stream" => DefinitionStatement::CreateStream(create_stream(cursor, heading)?),
         "mapping" => DefinitionStatement::CreateMapping(create_mapping(cursor, heading, limits)?),
         _ => DefinitionStatement::CreateProjection(create_projection(cursor, heading, limits)?),
@@ -67,6 +68,10 @@ pub fn drop(cursor: &mut Cursor<'_, '_>) -> Result<ParsedStatement> {
     if cursor.accept(&["view"]) {
         return Ok(ParsedStatement::DropView(views::drop(cursor)?));
     }
+    if cursor.accept(&["index"]) {
+        let drop = DefinitionStatement::DropIndex(indexes::drop(cursor)?);
+        return Ok(ParsedStatement::Define(drop));
+    }
     let kind = if cursor.accept(&["table"]) {
         None
     } else if cursor.accept(&["stream"]) {
@@ -79,7 +84,7 @@ pub fn drop(cursor: &mut Cursor<'_, '_>) -> Result<ParsedStatement> {
         let message = format!("DROP {} is not supported", word.value.to_uppercase());
         return Err(Error::unsupported(message).at(kind_position));
     } else {
-        return Err(cursor.expected("TABLE, VIEW, STREAM, MAPPING or PROJECTION"));
+        return Err(cursor.expected("TABLE, VIEW, INDEX, STREAM, MAPPING or PROJECTION"));
     };
     let if_exists = cursor.accept(&["if", "exists"]);
     let (name, position) = match kind {

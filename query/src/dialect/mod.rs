@@ -11,6 +11,7 @@ mod clauses;
 mod cursor;
 mod definitions;
 mod dml;
+mod indexes;
 mod positions;
 mod postgres;
 mod relations;

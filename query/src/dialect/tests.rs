@@ -65,7 +65,7 @@ fn syntax_errors_say_where_in_the_whole_text() {
     fails("ERASE FROM t FOR PORTION OF VALID_TIME FROM '2026-01-01' WHERE x = 1", "42601", "t FOR");
     fails("ERASE t WHERE x = 1", "42601", "t");
     fails("CREATE ROLE r", "0A000", "ROLE");
-    fails("DROP INDEX i", "0A000", "INDEX");
+    fails("DROP ROLE r", "0A000", "ROLE");
     fails("SHOW nonsense", "42704", "nonsense");
     fails("BEGIN READ WRITE WITH (SNAPSHOT_TOKEN = 'x')", "42601", "WITH");
     fails("BEGIN WITH (CLOCK_TIME = '2026-01-05', SYSTEM_TIME = '2026-01-05')", "42601", "WITH");

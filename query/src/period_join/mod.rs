@@ -29,6 +29,9 @@ use datafusion::physical_plan::joins::utils::{JoinFilter, build_join_schema};
 use datafusion::physical_plan::metrics::{
     BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet,
 };
+use datafusion::physical_plan::projection::{
+    EmbeddedProjection, ProjectionExec, try_embed_projection,
+};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, Partitioning, PhysicalExpr,
@@ -377,6 +380,18 @@ impl DisplayAs for PeriodJoinExec {
     }
 }
 
+impl EmbeddedProjection for PeriodJoinExec {
+    /// Hands on some of the columns that are handed on now.
+    fn with_projection(&self, projection: Option<Vec<usize>>) -> DataFusionResult<Self> {
+        let projection = match (&self.joined.projection, projection) {
+            (Some(now), Some(places)) => Some(places.iter().map(|at| now[*at]).collect()),
+            (now, places) => places.or_else(|| now.clone()),
+        };
+        let joined = Joined { projection, ..self.joined.clone() };
+        Self::new(joined, self.overlap.clone(), self.indexed)
+    }
+}
+
 impl ExecutionPlan for PeriodJoinExec {
     fn name(&self) -> &str {
         "PeriodJoinExec"
@@ -420,6 +435,13 @@ impl ExecutionPlan for PeriodJoinExec {
         children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         self.over(children)
+    }
+
+    fn try_swapping_with_projection(
+        &self,
+        projection: &ProjectionExec,
+    ) -> DataFusionResult<Option<Arc<dyn ExecutionPlan>>> {
+        try_embed_projection(projection, self)
     }
 
     fn metrics(&self) -> Option<MetricsSet> {

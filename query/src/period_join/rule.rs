@@ -13,8 +13,7 @@ use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec};
 use super::condition::Overlap;
 use super::{Joined, PeriodJoinExec};
 
-/// The rule. It comes last: the operator keeps no order that earlier rules could rest on, so joins
-/// that have one stay as they are.
+/// The rule. It comes before order is seen to: the operator promises none, whatever its inputs have.
 #[derive(Debug)]
 pub struct PeriodJoins;
 
@@ -43,9 +42,6 @@ impl PhysicalOptimizerRule for PeriodJoins {
 }
 
 fn period_join(node: &Arc<dyn ExecutionPlan>) -> DataFusionResult<Option<PeriodJoinExec>> {
-    if node.properties().output_ordering().is_some() {
-        return Ok(None);
-    }
     let joined = if let Some(join) = node.downcast_ref::<HashJoinExec>() {
         let plain =
             join.null_equality() == NullEquality::NullEqualsNothing && join.fetch().is_none();

@@ -6,6 +6,7 @@ use everwhen_storage::{ColumnType, DefinitionKind, Precedence, Store, Tenant, Va
 
 use super::{SystemTable, batch_of, int, schema_of, text};
 use crate::error::Result;
+use crate::indexes::Index;
 use crate::views::View;
 
 const TABLES: &[(&str, ColumnType)] = &[
@@ -57,6 +58,37 @@ impl SystemTable for Views {
             vec![text(view.name), columns, text(view.query), int(view.tx.get())]
         });
         batch_of(VIEWS, &rows.collect::<Vec<_>>())
+    }
+}
+
+/// `everwhen.indexes`.
+pub struct Indexes(pub Store);
+
+const INDEXES: &[(&str, ColumnType)] =
+    &[("index", ColumnType::Text), ("table", ColumnType::Text), ("columns", ColumnType::Text)];
+
+impl SystemTable for Indexes {
+    fn name(&self) -> &str {
+        "indexes"
+    }
+
+    fn schema(&self) -> SchemaRef {
+        schema_of(INDEXES)
+    }
+
+    fn rows(&self, _tenant: &Tenant) -> Result<RecordBatch> {
+        let definitions = self.0.definitions();
+        let rows = definitions.all(DefinitionKind::Index).filter_map(|definition| {
+            let index = Index::of(definition)?;
+            let table = definitions.table_by_id(index.table)?;
+            let columns: Vec<_> = index
+                .columns
+                .iter()
+                .filter_map(|id| table.column_by_id(*id).map(|column| column.name.as_str()))
+                .collect();
+            Some(vec![text(index.name), text(&table.name), text(columns.join(", "))])
+        });
+        batch_of(INDEXES, &rows.collect::<Vec<_>>())
     }
 }
 

@@ -1,11 +1,12 @@
 //! Tables under `everwhen.`: what the server knows of itself, in rows made when they are asked for.
 //!
-//! Transactions, tables, columns, dead letters and erasures are here; other parts of the server add theirs
+//! Transactions, tables, columns, tenants, dead letters and erasures are here; other parts of the server add theirs
 //! as [`SystemTable`]s. None has a history, so none takes a time clause.
 
 mod dead_letters;
 mod definitions;
 mod erasures;
+mod tenants;
 mod transactions;
 
 use std::collections::BTreeMap;
@@ -46,6 +47,8 @@ impl SystemTables {
         tables.add(Arc::new(definitions::Tables(store.clone())));
         tables.add(Arc::new(definitions::Columns(store.clone())));
         tables.add(Arc::new(definitions::Views(store.clone())));
+        tables.add(Arc::new(definitions::Indexes(store.clone())));
+        tables.add(Arc::new(tenants::Tenants(store.clone())));
         tables.add(Arc::new(dead_letters::DeadLetters(store.clone())));
         tables.add(Arc::new(erasures::Erasures(store.clone())));
         tables

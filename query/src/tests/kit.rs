@@ -55,13 +55,18 @@ impl Kit {
         }
     }
 
-    /// Runs an ALTER TABLE, as the server does.
+    /// Runs an ALTER TABLE, a CREATE INDEX or a DROP INDEX, as the server does.
     pub async fn alter(&self, sql: &str) -> Result<WriteAnswer, Error> {
-        match self.run(Request::new(sql)).await? {
-            Outcome::Define(DefinitionStatement::AlterTable(alter)) => {
-                crate::alter_table(&self.store, &alter).await
+        let Outcome::Define(definition) = self.run(Request::new(sql)).await? else {
+            panic!("{sql} defines nothing")
+        };
+        match definition {
+            DefinitionStatement::AlterTable(alter) => crate::alter_table(&self.store, &alter).await,
+            DefinitionStatement::CreateIndex(create) => {
+                crate::create_index(&self.store, &create).await
             }
-            _ => panic!("{sql} is no ALTER TABLE"),
+            DefinitionStatement::DropIndex(drop) => crate::drop_index(&self.store, &drop).await,
+            _ => panic!("{sql} is no definition that tests run"),
         }
     }
 

@@ -11,6 +11,7 @@ use everwhen_storage::{
 use super::answer_of;
 use super::dependents::{reader, writers};
 use super::draft::refuse_reserved;
+use super::indexes::index_on;
 use super::tables::{commit, unchanged};
 use super::views::go_on;
 use crate::engine::WriteAnswer;
@@ -23,7 +24,7 @@ use crate::system_tables::SystemTables;
 ///
 /// # Errors
 /// 42P01 and 42703 for what is not there, 42701 for a column that is, 2BP01 where a mapping, a
-/// projection or a view rests on the column, 42846 for a type that does not hold the old one's values, 42P16
+/// projection, a view or an index rests on the column, 42846 for a type that does not hold the old one's values, 42P16
 /// for what a key column cannot do.
 pub async fn alter_table(store: &Store, alter: &AlterTable) -> Result<WriteAnswer> {
     let turn = store.turn().await?;
@@ -193,6 +194,9 @@ impl Altering<'_> {
     }
 
     fn refuse_read(&self, column: &NamedColumn, id: ColumnId) -> Result<()> {
+        if let Some(name) = index_on(self.definitions, self.table, id) {
+            return Err(depends(column, &format!("in index \"{name}\"")));
+        }
         match reader(self.store, self.definitions, self.table, Some(id)) {
             Some(name) => Err(depends(column, &format!("read by projection \"{name}\""))),
             None => Ok(()),

@@ -11,6 +11,7 @@ mod change;
 mod dependents;
 mod draft;
 mod erase;
+mod indexes;
 mod insert;
 mod literals;
 mod retention;
@@ -42,6 +43,7 @@ use crate::system_tables::SystemTables;
 use draft::Draft;
 
 pub use alter::alter_table;
+pub use indexes::{create_index, drop_index};
 pub use retention::set_retention;
 pub(crate) use returning::{Returning, Writes};
 pub use tables::{create_table, drop_table};
@@ -55,7 +57,7 @@ pub struct Writing<'a> {
     pub system_tables: &'a SystemTables,
     /// The system time to write at, instead of the clock's.
     pub import_time: Option<SystemTime>,
-    pub interrupt: &'a Interrupt,
+    pub interrupt: Interrupt,
 }
 
 impl Writing<'_> {

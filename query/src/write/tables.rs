@@ -2,8 +2,8 @@
 //! [`super::alter`] changes them.
 
 use everwhen_storage::{
-    Basis, Batch, ColumnDef, ColumnId, ColumnType, Committed, DefinitionChange, Store, SystemTime,
-    TableDef, TableId, Turn,
+    Basis, Batch, ColumnDef, ColumnId, ColumnType, Committed, DefinitionChange, DefinitionKind,
+    Store, SystemTime, TableDef, TableId, Turn,
 };
 
 use super::dependents::{reader, writers};
@@ -12,6 +12,7 @@ use super::views::view_over;
 use super::{answer_of, write_answer};
 use crate::engine::WriteAnswer;
 use crate::error::{Error, Result, SqlState};
+use crate::indexes::Index;
 use crate::statements::{CreateTable, DropTable};
 use crate::views::View;
 
@@ -121,7 +122,11 @@ pub async fn drop_table(store: &Store, drop: &DropTable) -> Result<WriteAnswer> 
         let message = format!("table \"{}\" is used by {user}", drop.name);
         return Err(Error::new(SqlState::DependentObjects, message).at(drop.position));
     }
-    let committed = commit(turn, DefinitionChange::DropTable(drop.name.clone())).await?;
+    let gone = Index::over(&definitions, table.id)
+        .map(|index| DefinitionChange::Drop(DefinitionKind::Index, index.name));
+    let definitions: Vec<_> =
+        gone.chain([DefinitionChange::DropTable(drop.name.clone())]).collect();
+    let committed = turn.commit(Batch { definitions, ..Batch::default() }).await?;
     answer_of(store, &committed)
 }
 

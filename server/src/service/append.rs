@@ -38,7 +38,7 @@ impl Append {
     /// [`Code::Busy`] where no place comes free in time.
     pub async fn begin(services: &Services, tenant: Tenant, table: String) -> Answered<Self> {
         let listed = services.running.begin(services, &tenant, &format!("load into {table}"));
-        let place = services.limits.place().await?;
+        let place = services.lanes.queries.place().await?;
         Ok(Self {
             tenant,
             table,
@@ -96,7 +96,7 @@ impl Append {
         let (engine, tenant) = (Arc::clone(&services.engine), self.tenant.clone());
         let table = self.table.clone();
         let writing = async move { engine.append(tenant, table, batches).await };
-        let written = match services.queries.spawn(writing).await {
+        let written = match services.lanes.queries.spawn(writing).await {
             Ok(Ok(written)) => written,
             Ok(Err(error)) => return Err(self.partly(error.into())),
             Err(error) => return Err(self.partly(Failure::internal(&error))),

@@ -40,6 +40,14 @@ pub async fn run(services: &Services, statement: DefinitionStatement) -> Answere
             let written = everwhen_query::alter_table(&services.store, &alter).await?;
             Ok(Answer::Written(written.into()))
         }
+        DefinitionStatement::CreateIndex(create) => {
+            let written = everwhen_query::create_index(&services.store, &create).await?;
+            Ok(Answer::Written(written.into()))
+        }
+        DefinitionStatement::DropIndex(drop) => {
+            let written = everwhen_query::drop_index(&services.store, &drop).await?;
+            Ok(Answer::Written(written.into()))
+        }
         DefinitionStatement::CreateStream(create) => {
             in_turn(services, move |definitions| Ok(plan_stream(definitions, &create)?)).await
         }
@@ -87,5 +95,5 @@ async fn explain_projection(services: &Services, explain: ExplainProjection) -> 
     let batch =
         RecordBatch::try_from_iter([("plan", lines)]).map_err(|error| Failure::internal(&error))?;
     let basis = basis_token(&services.store, services.store.latest());
-    Ok(rows_at_hand(services, vec![("plan".to_owned(), ColumnType::Text)], batch, basis))
+    Ok(rows_at_hand(vec![("plan".to_owned(), ColumnType::Text)], batch, basis))
 }

@@ -35,7 +35,7 @@ pub async fn emit(
     let name = stream.to_owned();
     // Apart from the threads that serve connections, and not given up when the client is.
     let emitting = async move { ingest.emit(&name, &tenant, events).await };
-    let answer = match services.queries.spawn(emitting).await {
+    let answer = match services.lanes.events.spawn(emitting).await {
         Ok(answer) => answer?,
         Err(error) => return Err(Failure::internal(&error)),
     };

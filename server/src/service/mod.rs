@@ -1,6 +1,6 @@
 //! What the server does, in domain types: every front end decodes, calls one of these, encodes.
 //!
-//! Knows no protocol. `query` runs statements, `running` lists and cancels them, `append` takes rows in bulk, `write` turns their answers about commits,
+//! Knows no protocol. `query` runs statements, `lane` has the threads for them, `running` lists and cancels them, `append` takes rows in bulk, `write` turns their answers about commits,
 //! `define` makes streams, mappings and projections, `events` posts records, `entity` reads one
 //! key, `project` serves delivery, `snapshot` takes snapshots, `admin` says how things
 //! stand, `store_metrics` how the store does.
@@ -10,6 +10,7 @@ pub mod append;
 pub mod define;
 pub mod entity;
 pub mod events;
+pub mod lane;
 pub mod project;
 pub mod query;
 pub mod running;
@@ -53,8 +54,8 @@ pub struct Services {
     pub snapshot_targets: Vec<String>,
     /// How far the journal is shipped.
     pub shipping: ShippingStatus,
-    /// Runs statements, apart from the threads that serve connections.
-    pub queries: tokio::runtime::Handle,
+    /// Where statements and events are worked on.
+    pub lanes: lane::Lanes,
     /// When the server started.
     pub started: Instant,
     /// True under a manual clock.

@@ -1,13 +1,15 @@
-//! Statements: run on their own threads, at most so many at once, answered as a stream of batches.
+//! Statements: run on the threads of their lane, at most so many at once, answered as a stream of batches.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use everwhen_query::{
-    Described, Error as QueryError, Names, Outcome, Page, Params, Request, RowsAnswer,
+    Described, Error as QueryError, Interrupt, InterruptOnDrop, Names, Outcome, Page, Params,
+    Request, RowsAnswer,
 };
 use everwhen_storage::{ColumnType, SystemTime, ValidTime};
 use futures::{Stream, StreamExt as _};
@@ -15,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::lane::Lane;
 use super::running::Listed;
 use super::write::Written;
 use super::{Services, define, tenant_of};
@@ -73,8 +76,9 @@ pub struct Rows {
     pub basis: String,
     batches: mpsc::Receiver<Answered<RecordBatch>>,
     listed: Option<Listed>,
-    _cancel: CancelOnDrop,
+    _cancel: Option<CancelOnDrop>,
     _place: Option<OwnedSemaphorePermit>,
+    _stop: Option<InterruptOnDrop>,
 }
 
 impl Stream for Rows {
@@ -136,20 +140,10 @@ pub async fn run(services: &Services, statement: Statement) -> Answered<Answer> 
 }
 
 async fn run_uncounted(services: &Services, statement: Statement) -> Answered<Answer> {
-    let request = request_of(services, statement)?;
-    let listed = services.running.begin(services, &request.tenant, &request.sql);
-    let deadline = request.timeout.and_then(|t| tokio::time::Instant::now().checked_add(t));
-    let end = End { deadline, cancelled: listed.cancelled() };
-    let place = end.bound(services.limits.place()).await??;
-    let engine = std::sync::Arc::clone(&services.engine);
-    let running = services.queries.spawn(async move { engine.execute(request).await });
-    let _cancel = CancelOnDrop(running.abort_handle());
-    let outcome = match end.bound(running).await? {
-        Ok(outcome) => outcome?,
-        Err(error) => return Err(Failure::internal(&error)),
-    };
-    match outcome {
-        Outcome::Rows(rows) => Ok(Answer::Rows(forward(services, rows, end, listed, place))),
+    let (begun, request) = Begun::new(services, statement).await?;
+    let engine = Arc::clone(&services.engine);
+    match begun.wait(async move { engine.execute(request).await }).await? {
+        Outcome::Rows(rows) => Ok(Answer::Rows(begun.forward(services, rows))),
         Outcome::Written(written) => Ok(Answer::Written(written.into())),
         Outcome::Define(definition) => define::run(services, definition).await,
     }
@@ -161,9 +155,10 @@ async fn run_uncounted(services: &Services, statement: Statement) -> Answered<An
 /// Whatever is wrong with the statement; `cancelled` past its time limit.
 pub async fn describe(services: &Services, statement: Statement) -> Answered<Described> {
     let request = request_of(services, statement)?;
-    let _place = services.limits.place().await?;
-    let engine = std::sync::Arc::clone(&services.engine);
-    let describing = services.queries.spawn(async move { engine.describe(request).await });
+    let lane = lane_of(services, &request);
+    let _place = lane.place().await?;
+    let engine = Arc::clone(&services.engine);
+    let describing = lane.spawn(async move { engine.describe(request).await });
     let _cancel = CancelOnDrop(describing.abort_handle());
     match describing.await {
         Ok(described) => Ok(described?),
@@ -176,18 +171,10 @@ pub async fn describe(services: &Services, statement: Statement) -> Answered<Des
 /// # Errors
 /// Whatever the query deserves; `cancelled` past its time limit.
 pub async fn catalog(services: &Services, statement: Statement, names: Names) -> Answered<Rows> {
-    let request = request_of(services, statement)?;
-    let listed = services.running.begin(services, &request.tenant, &request.sql);
-    let deadline = request.timeout.and_then(|t| tokio::time::Instant::now().checked_add(t));
-    let end = End { deadline, cancelled: listed.cancelled() };
-    let place = end.bound(services.limits.place()).await??;
-    let engine = std::sync::Arc::clone(&services.engine);
-    let running = services.queries.spawn(async move { engine.catalog(request, names).await });
-    let _cancel = CancelOnDrop(running.abort_handle());
-    match end.bound(running).await? {
-        Ok(rows) => Ok(forward(services, rows?, end, listed, place)),
-        Err(error) => Err(Failure::internal(&error)),
-    }
+    let (begun, request) = Begun::new(services, statement).await?;
+    let engine = Arc::clone(&services.engine);
+    let rows = begun.wait(async move { engine.catalog(request, names).await }).await?;
+    Ok(begun.forward(services, rows))
 }
 
 fn request_of(services: &Services, statement: Statement) -> Answered<Request> {
@@ -207,7 +194,101 @@ fn request_of(services: &Services, statement: Statement) -> Answered<Request> {
         limit: statement.limit,
         page: statement.page,
         timeout: statement.timeout.or(services.limits.statement_timeout),
+        interrupt: Interrupt::default(),
     })
+}
+
+/// Returns the threads for a statement.
+fn lane_of<'a>(services: &'a Services, request: &Request) -> &'a Lane {
+    match services.engine.is_short(request) {
+        true => &services.lanes.short,
+        false => &services.lanes.queries,
+    }
+}
+
+/// A statement that has a place among those that run.
+struct Begun {
+    lane: Lane,
+    listed: Listed,
+    end: End,
+    place: OwnedSemaphorePermit,
+    stop: InterruptOnDrop,
+}
+
+impl Begun {
+    /// Lists a statement and waits for a place; answers with its request, too.
+    async fn new(services: &Services, statement: Statement) -> Answered<(Self, Request)> {
+        let request = request_of(services, statement)?;
+        let stop = request.interrupt.on_drop();
+        let listed = services.running.begin(services, &request.tenant, &request.sql);
+        let deadline = request.timeout.and_then(|t| tokio::time::Instant::now().checked_add(t));
+        let end = End { deadline, cancelled: listed.cancelled() };
+        let lane = lane_of(services, &request).clone();
+        let place = end.bound(lane.place()).await??;
+        Ok((Self { lane, listed, end, place, stop }, request))
+    }
+
+    /// Has work done on the statement's threads, but not past its end.
+    async fn wait<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, QueryError>> + Send + 'static,
+    ) -> Answered<T> {
+        let running = self.lane.spawn(work);
+        let _cancel = CancelOnDrop(running.abort_handle());
+        match self.end.bound(running).await? {
+            Ok(done) => Ok(done?),
+            Err(error) => Err(Failure::internal(&error)),
+        }
+    }
+
+    /// Moves rows from the query's threads to whoever reads them, a few batches ahead. Not on those
+    /// threads itself: they may be held when the statement has to end.
+    fn forward(self, services: &Services, rows: RowsAnswer) -> Rows {
+        let Self { listed, end, place, stop, .. } = self;
+        let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
+        let RowsAnswer { schema, columns, mut stream, basis } = rows;
+        let metrics = services.metrics.clone();
+        let counter = listed.counter();
+        let task = tokio::spawn(async move {
+            loop {
+                // A reader that is slow holds nothing of a statement that has to end.
+                let next = async {
+                    let room = sender.reserve().await;
+                    (room, stream.next().await)
+                };
+                let (room, item) = match end.bound(next).await {
+                    Ok((Ok(_), None) | (Err(_), _)) => return,
+                    Ok((Ok(room), Some(item))) => (room, item.map_err(Failure::from)),
+                    Err(ended) => {
+                        drop(stream);
+                        // The reader may have gone.
+                        let _ = sender.send(Err(ended)).await;
+                        return;
+                    }
+                };
+                let last = item.is_err();
+                if let Ok(batch) = &item {
+                    let count = u64::try_from(batch.num_rows()).unwrap_or(u64::MAX);
+                    metrics.add("everwhen_rows_total", &[], count);
+                    counter.add(count);
+                }
+                room.send(item);
+                if last {
+                    return;
+                }
+            }
+        });
+        Rows {
+            columns,
+            schema,
+            basis,
+            batches,
+            listed: Some(listed),
+            _cancel: Some(CancelOnDrop(task.abort_handle())),
+            _place: Some(place),
+            _stop: Some(stop),
+        }
+    }
 }
 
 /// When a statement has to end, whatever it is at.
@@ -240,80 +321,25 @@ fn timed_out() -> Failure {
         .with_hint("give a longer timeout_ms")
 }
 
-/// Moves rows from the query's threads to whoever reads them, a few batches ahead.
-fn forward(
-    services: &Services,
-    rows: RowsAnswer,
-    end: End,
-    listed: Listed,
-    place: OwnedSemaphorePermit,
-) -> Rows {
-    let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
-    let RowsAnswer { schema, columns, mut stream, basis } = rows;
-    let metrics = services.metrics.clone();
-    let counter = listed.counter();
-    let task = services.queries.spawn(async move {
-        loop {
-            // A reader that is slow holds nothing of a statement that has to end.
-            let next = async {
-                let room = sender.reserve().await;
-                (room, stream.next().await)
-            };
-            let (room, item) = match end.bound(next).await {
-                Ok((Ok(_), None) | (Err(_), _)) => return,
-                Ok((Ok(room), Some(item))) => (room, item.map_err(Failure::from)),
-                Err(ended) => {
-                    drop(stream);
-                    // The reader may have gone.
-                    let _ = sender.send(Err(ended)).await;
-                    return;
-                }
-            };
-            let last = item.is_err();
-            if let Ok(batch) = &item {
-                let count = u64::try_from(batch.num_rows()).unwrap_or(u64::MAX);
-                metrics.add("everwhen_rows_total", &[], count);
-                counter.add(count);
-            }
-            room.send(item);
-            if last {
-                return;
-            }
-        }
-    });
-    Rows {
-        columns,
-        schema,
-        basis,
-        batches,
-        listed: Some(listed),
-        _cancel: CancelOnDrop(task.abort_handle()),
-        _place: Some(place),
-    }
-}
-
 /// Builds an answer of rows that are at hand.
 pub fn rows_at_hand(
-    services: &Services,
     columns: Vec<(String, ColumnType)>,
     batch: RecordBatch,
     basis: String,
 ) -> Answer {
     let (sender, batches) = mpsc::channel(1);
     let schema = batch.schema();
-    let task = services.queries.spawn(async move {
-        // The reader may have gone.
-        let _ = sender.send(Ok(batch)).await;
-    });
-    let cancel = CancelOnDrop(task.abort_handle());
+    // There is room for it, and a reader.
+    let _ = sender.try_send(Ok(batch));
     Answer::Rows(Rows {
         columns,
         schema,
         basis,
         batches,
         listed: None,
-        _cancel: cancel,
+        _cancel: None,
         _place: None,
+        _stop: None,
     })
 }
 

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::families::Family;
 use crate::key;
 use crate::scan::gather::Target;
+use crate::scan::range::KeyRange;
 use crate::scan::reader::{Current, LATER_OF_ALL, LATER_OF_SOME, Reader};
 use crate::schema::{RowKey, TableId, Tenant};
 
@@ -24,18 +25,19 @@ impl Entry<'_> {
     }
 }
 
-/// Calls `each` for every row of a table, of one tenant or of all, until it answers false.
-pub(crate) fn all(
+/// Calls `each` for every row of a range, of one tenant or of all, until it answers false.
+pub(crate) fn within(
     reader: &Reader<'_>,
     table: TableId,
     tenant: Option<&Tenant>,
+    range: &KeyRange,
     each: &mut dyn FnMut(&Entry<'_>) -> Result<bool>,
 ) -> Result<()> {
     match tenant {
-        Some(tenant) => of_tenant(reader, table, tenant, each).map(|_| ()),
+        Some(tenant) => of_tenant(reader, table, tenant, range, each).map(|_| ()),
         None => {
             for tenant in tenants(reader)? {
-                if !of_tenant(reader, table, &tenant, each)? {
+                if !of_tenant(reader, table, &tenant, range, each)? {
                     break;
                 }
             }
@@ -64,16 +66,21 @@ fn of_tenant(
     reader: &Reader<'_>,
     table: TableId,
     tenant: &Tenant,
+    range: &KeyRange,
     each: &mut dyn FnMut(&Entry<'_>) -> Result<bool>,
 ) -> Result<bool> {
-    let start = key::table_prefix(tenant, table);
-    let mut cursor = reader.cursor(Family::Current, key::prefix_end(&start));
-    cursor.seek(&start);
+    let table_prefix = key::table_prefix(tenant, table).len();
+    let (from, to) = range.bounds(tenant, table);
+    if to.as_ref().is_some_and(|to| *to <= from) {
+        return Ok(true);
+    }
+    let mut cursor = reader.cursor(Family::Current, to);
+    cursor.seek(&from);
     while let Some((prefix, value)) = cursor.item() {
         let current = Current::read(value)?;
         let unchanged = reader.is_unchanged(table, prefix, LATER_OF_ALL)?;
         let target = Target { prefix, current, unchanged };
-        if !each(&Entry { tenant, target, table_prefix: start.len() })? {
+        if !each(&Entry { tenant, target, table_prefix })? {
             return Ok(false);
         }
         cursor.next();

@@ -226,6 +226,7 @@ pub(crate) fn check_definitions(
                 }
             }
             DefinitionChange::DropTable(_)
+            | DefinitionChange::DropIndex(_)
             | DefinitionChange::Put(_)
             | DefinitionChange::Drop(..) => {}
         }

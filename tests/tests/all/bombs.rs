@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use everwhen_tests::http::Client;
 use everwhen_tests::process::Server;
 use everwhen_tests::{one_at_a_time, seed, soak};
 use rand::rngs::StdRng;
@@ -87,11 +88,11 @@ fn bomb(kind: usize, random: &mut StdRng) -> String {
 }
 
 const KINDS: usize = 48;
+/// What 99 of 100 look-ups take at most beside all that. The goal is 10 ms, which a quiet machine
+/// keeps and one with other work does not.
+const LOOK_UP_MAX: Duration = Duration::from_millis(50);
 
-/// Part of a soak alone: where two joins hold all query threads, the end of their statements is not
-/// seen before one of them has come to its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a soak's: it may take many minutes where joins hold all query threads"]
 async fn no_statement_takes_the_server_down() {
     let _turn = one_at_a_time();
     let dir = tempfile::tempdir().unwrap();
@@ -109,8 +110,13 @@ async fn no_statement_takes_the_server_down() {
     let count = BOMBS * usize::try_from(soak()).unwrap();
     let bombs: Vec<(usize, String)> =
         (0..count).map(|n| (n % KINDS, bomb(n % KINDS, &mut random))).collect();
-    let mut slowest = Duration::ZERO;
-    for together in bombs.chunks(8) {
+    let neighbour = Neighbour::start(server.client.clone());
+    let mut rest = bombs.as_slice();
+    while !rest.is_empty() {
+        // Eight at once, and at the end of a soak as many as come when it is bad.
+        let many = if rest.len() <= 200 && soak() > 1 { 200 } else { 8 };
+        let (together, later) = rest.split_at(many.min(rest.len()));
+        rest = later;
         let asked = together.iter().map(|(kind, sql)| {
             let body = json!({"sql": sql, "timeout_ms": 400, "limit": 10});
             let client = server.client.clone();
@@ -120,16 +126,7 @@ async fn no_statement_takes_the_server_down() {
                 (*kind, sql, answer, began.elapsed())
             }
         });
-        let others = async {
-            let began = Instant::now();
-            let answer = server.client.get("/v1/entities/t/a").await;
-            (answer, began.elapsed())
-        };
-        let (answers, (other, took)) =
-            futures::future::join(futures::future::join_all(asked), others).await;
-        assert_eq!(other.unwrap().status, 200);
-        slowest = slowest.max(took);
-        for (kind, sql, answer, took) in answers {
+        for (kind, sql, answer, took) in futures::future::join_all(asked).await {
             let start: String = sql.chars().take(120).collect();
             let answer = answer.unwrap_or_else(|error| {
                 panic!(
@@ -145,17 +142,56 @@ async fn no_statement_takes_the_server_down() {
                 seed(),
                 answer.body
             );
-            assert!(took < Duration::from_secs(10), "kind {kind} took {took:?}: {start}");
+            let patience = Duration::from_secs(if many == 8 { 10 } else { 60 });
+            assert!(took < patience, "kind {kind} took {took:?}: {start}");
         }
     }
+    let (looked_up, middle, late) = neighbour.stop().await;
     // Whatever was given up has left the processors.
     let began = Instant::now();
     assert_eq!(server.client.one("SELECT n FROM t WHERE _id = 'a'").await.unwrap(), json!(1));
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     let peak = server.peak_memory().unwrap();
     println!(
-        "{count} statements, peak memory {} MiB, slowest look-up beside them {slowest:?}",
+        "{count} statements, peak memory {} MiB; {looked_up} look-ups beside them: p50 {middle:?}, p99 {late:?}",
         peak >> 20
     );
     assert!(peak < QUERY_MEMORY + BESIDES, "peak memory {} MiB", peak >> 20);
+    assert!(late < LOOK_UP_MAX, "a look-up in a hundred took {late:?} and more");
+}
+
+/// Somebody who looks one row up, again and again, over two ways in turn.
+struct Neighbour {
+    stop: tokio::sync::oneshot::Sender<()>,
+    times: tokio::task::JoinHandle<Vec<Duration>>,
+}
+
+impl Neighbour {
+    fn start(client: Client) -> Self {
+        let (stop, mut stopped) = tokio::sync::oneshot::channel();
+        let times = tokio::spawn(async move {
+            let mut times = Vec::new();
+            let body = json!({"sql": "SELECT n FROM t WHERE _id = $1", "params": ["a"]});
+            while stopped.try_recv().is_err() {
+                let began = Instant::now();
+                let answer = match times.len() % 2 {
+                    0 => client.get("/v1/entities/t/a").await,
+                    _ => client.post("/v1/sql", &body).await,
+                };
+                assert_eq!(answer.unwrap().status, 200);
+                times.push(began.elapsed());
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            times
+        });
+        Self { stop, times }
+    }
+
+    /// Returns how many look-ups there were, their median and what one in a hundred exceeds.
+    async fn stop(self) -> (usize, Duration, Duration) {
+        self.stop.send(()).unwrap();
+        let mut times = self.times.await.unwrap();
+        times.sort_unstable();
+        (times.len(), times[times.len() / 2], times[times.len() * 99 / 100])
+    }
 }

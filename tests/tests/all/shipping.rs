@@ -80,6 +80,16 @@ impl Place {
         Ok((server, said))
     }
 
+    /// Ends the server once all is shipped, and expects the same answers of what is restored.
+    async fn restored_answers_the_same(&mut self) -> Result<()> {
+        self.wait_shipped().await?;
+        let right = answers(&self.server, "desks").await?;
+        self.server.kill();
+        let (mut again, _) = self.serve_restored("again", &[]).await?;
+        ensure!(answers(&again, "desks").await? == right, "it answers otherwise");
+        again.stop()
+    }
+
     async fn wait_shipped(&self) -> Result<()> {
         eventually("the journal is shipped", || async {
             let page = reqwest::get(format!("{}/metrics", self.server.admin)).await?.text().await?;
@@ -367,12 +377,7 @@ async fn away() -> Result<()> {
     ensure!(status.body["journal"]["state"] == "failing", "{status:?}");
     std::fs::remove_file(&partial)?;
     std::fs::create_dir(&partial)?;
-    place.wait_shipped().await?;
-    let right = answers(&place.server, "desks").await?;
-    place.server.kill();
-    let (mut again, _) = place.serve_restored("again", &[]).await?;
-    ensure!(answers(&again, "desks").await? == right, "it answers otherwise");
-    again.stop()
+    place.restored_answers_the_same().await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -400,10 +405,5 @@ async fn killed() -> Result<()> {
         ensure!(!place.server.ended()?.success(), "{point} did not end the server");
         place.server = Place::serve(place.dir.path(), "data", CLOCK, None).await?;
     }
-    place.wait_shipped().await?;
-    let right = answers(&place.server, "desks").await?;
-    place.server.kill();
-    let (mut again, _) = place.serve_restored("again", &[]).await?;
-    ensure!(answers(&again, "desks").await? == right, "it answers otherwise");
-    again.stop()
+    place.restored_answers_the_same().await
 }

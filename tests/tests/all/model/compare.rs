@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use everwhen_storage::{
-    IndexId, Keys, Period, Precedence, RowKey, Scan, Store, SystemBound, Tenant, TxId, ValidBound,
-    ValidTime, Value, Version,
+    IndexId, KeyRange, Keys, Period, Precedence, RowKey, Scan, Store, SystemBound, Tenant, TxId,
+    ValidBound, ValidTime, Value, Version,
 };
 use everwhen_tests::model::history::{FLAG, History, INSTANTS, NUMBER, TEXT};
 use everwhen_tests::model::{KeyOf, Model, Plane, Shown, joined};
@@ -61,6 +61,20 @@ impl Place<'_> {
                 return period;
             }
         }
+    }
+
+    /// Returns the range from one key's first column to another's, at times open.
+    fn some_range(&self, planes: &BTreeMap<(Tenant, RowKey), Plane>, rng: &mut StdRng) -> KeyRange {
+        let table = &self.history.table;
+        let kinds: Vec<_> =
+            table.key.iter().map(|id| &table.column_by_id(*id).unwrap().kind).collect();
+        let keys: Vec<&RowKey> = planes.keys().map(|(_, key)| key).collect();
+        let mut bound = || {
+            let key = keys[rng.random_range(0..keys.len())];
+            rng.random_bool(0.8).then(|| key.decode(&kinds).unwrap().swap_remove(0))
+        };
+        let (least, most) = (bound(), bound());
+        KeyRange::of(&[], least.as_ref(), most.as_ref()).unwrap()
     }
 
     /// A few random reads of every kind.
@@ -192,6 +206,8 @@ impl Place<'_> {
         let keys = if rng.random_bool(0.3) {
             let some = planes.keys().filter(|_| rng.random_bool(0.6)).map(|(_, key)| key.clone());
             Keys::Among(some.collect())
+        } else if rng.random_bool(0.3) {
+            Keys::Within(self.some_range(planes, rng))
         } else {
             Keys::All
         };
@@ -210,6 +226,7 @@ impl Place<'_> {
         let among = |key: &RowKey| match &keys {
             Keys::All => true,
             Keys::Among(some) => some.contains(key),
+            Keys::Within(range) => range.contains(key),
         };
         let within = |period: &Period<ValidTime>| match valid {
             ValidBound::AsOf(at) => period.contains(at),
