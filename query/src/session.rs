@@ -26,7 +26,7 @@ use everwhen_storage::{Basis, ColumnType, Hold, Store, Tenant, TxId, View};
 
 use crate::columns::{field_of, timestamp_type};
 use crate::error::Result;
-use crate::functions::{self, BoundedConcatenation, IntervalsByLength};
+use crate::functions::{self, BoundedConcatenation, CheckedArithmetic, IntervalsByLength};
 use crate::interrupt::Interrupt;
 use crate::microseconds::BoundsInMicroseconds;
 use crate::overlay::Pending;
@@ -210,6 +210,7 @@ fn base_state() -> SessionState {
         .with_analyzer_rule(Arc::new(BoundsInMicroseconds))
         .with_analyzer_rule(Arc::new(IntervalsByLength))
         .with_analyzer_rule(Arc::new(BoundedConcatenation))
+        .with_analyzer_rule(Arc::new(CheckedArithmetic))
         .with_physical_optimizer_rules(physical_rules())
         .build();
     if let Err(error) = functions::register(&mut state) {

@@ -7,9 +7,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{
-    DataType, FieldRef, Int64Type, IntervalMonthDayNanoType, IntervalUnit, Schema,
-};
+use arrow::datatypes::{DataType, Int64Type, IntervalMonthDayNanoType, IntervalUnit, Schema};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result as DataFusionResult;
@@ -17,14 +15,15 @@ use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
-    BinaryExpr, ColumnarValue, Expr, LogicalPlan, Operator, ReturnFieldArgs, ScalarFunctionArgs,
-    ScalarUDF, ScalarUDFImpl, Signature,
+    BinaryExpr, ColumnarValue, Expr, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDF,
+    ScalarUDFImpl, Signature,
 };
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_expr::expressions::Literal;
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
+use super::wrapped::{Wrapped, Wrapping};
 use crate::columns::text::MICROS_PER_DAY;
 use crate::columns::timestamp_type;
 use crate::error::{Error, Result, SqlState};
@@ -64,76 +63,52 @@ pub(super) fn register(state: &mut SessionState) -> Result<()> {
     for (name, estimate) in ESTIMATES {
         // Some are in the build by feature.
         let Ok(inner) = state.udf(name) else { continue };
-        state
-            .register_udf(Arc::new(ScalarUDF::from(Bounded { inner, estimate: Made(estimate) })))?;
+        let how = Bounded(estimate);
+        state.register_udf(Arc::new(ScalarUDF::from(Wrapped { inner, how })))?;
     }
     Ok(())
 }
 
-/// An estimate, which two guards of one function share.
+/// Refuses calls that would make too much. Two guards of one function are equal.
 #[derive(Clone, Copy)]
-struct Made(Estimate);
+struct Bounded(Estimate);
 
-impl std::fmt::Debug for Made {
+impl std::fmt::Debug for Bounded {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Made")
+        f.write_str("Bounded")
     }
 }
 
-/// A function behind its guard.
-#[derive(Debug)]
-struct Bounded {
-    inner: Arc<ScalarUDF>,
-    estimate: Made,
-}
-
 impl PartialEq for Bounded {
-    fn eq(&self, other: &Self) -> bool {
-        self.inner == other.inner
+    fn eq(&self, _other: &Self) -> bool {
+        true
     }
 }
 
 impl Eq for Bounded {}
 
 impl std::hash::Hash for Bounded {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.inner.hash(state);
-    }
+    fn hash<H: std::hash::Hasher>(&self, _state: &mut H) {}
 }
 
-impl ScalarUDFImpl for Bounded {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn aliases(&self) -> &[String] {
-        self.inner.aliases()
-    }
-
-    fn signature(&self) -> &Signature {
-        self.inner.signature()
-    }
-
-    fn return_type(&self, arguments: &[DataType]) -> DataFusionResult<DataType> {
-        self.inner.return_type(arguments)
-    }
-
-    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> DataFusionResult<FieldRef> {
-        self.inner.return_field_from_args(args)
-    }
-
-    fn coerce_types(&self, given: &[DataType]) -> DataFusionResult<Vec<DataType>> {
-        self.inner.coerce_types(given)
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
-        check(self.name(), self.estimate, &args.args, args.number_rows)?;
-        self.inner.inner().invoke_with_args(args)
+impl Wrapping for Bounded {
+    fn call(
+        &self,
+        inner: &dyn ScalarUDFImpl,
+        args: ScalarFunctionArgs,
+    ) -> DataFusionResult<ColumnarValue> {
+        check(inner.name(), self.0, &args.args, args.number_rows)?;
+        inner.invoke_with_args(args)
     }
 }
 
 /// Refuses a call that would make too much.
-fn check(name: &str, estimate: Made, args: &[ColumnarValue], rows: usize) -> DataFusionResult<()> {
+fn check(
+    name: &str,
+    estimate: Estimate,
+    args: &[ColumnarValue],
+    rows: usize,
+) -> DataFusionResult<()> {
     let args = Args::of(args)?;
     let is_constant = args.0.iter().all(|arg| arg.is_constant);
     let (rows, most) = if is_constant { (1, CONSTANT_MAX) } else { (rows, MADE_MAX) };
@@ -141,7 +116,7 @@ fn check(name: &str, estimate: Made, args: &[ColumnarValue], rows: usize) -> Dat
     for row in 0..rows {
         // Arguments count too: constants are repeated for each row.
         let taken: u128 = (0..args.0.len()).map(|at| args.text(at, row)).sum();
-        made = made.saturating_add((estimate.0)(&args, row)).saturating_add(taken);
+        made = made.saturating_add(estimate(&args, row)).saturating_add(taken);
         if made > most {
             return Err(too_much(name, most).into());
         }
@@ -336,7 +311,7 @@ impl ScalarUDFImpl for Concatenation {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
         let sum: Estimate = |args, row| args.text(0, row) + args.text(1, row);
-        check(self.name(), Made(sum), &args.args, args.number_rows)?;
+        check(self.name(), sum, &args.args, args.number_rows)?;
         let kind = args.return_type().clone();
         let side = |at: usize| -> DataFusionResult<ArrayRef> {
             Ok(cast(&args.args[at].to_array(args.number_rows)?, &kind)?)

@@ -1,10 +1,12 @@
 //! The functions that SQL here has beyond DataFusion's own.
 
 mod bounded;
+mod checked;
 mod clock;
 mod intervals;
 pub(crate) mod periods;
 mod series;
+mod wrapped;
 mod zoned;
 
 use datafusion::execution::session_state::SessionState;
@@ -13,6 +15,7 @@ use everwhen_storage::ValidTime;
 use crate::error::Result;
 
 pub(crate) use bounded::{BoundedConcatenation, bounded_projection};
+pub(crate) use checked::CheckedArithmetic;
 pub use clock::{is_clock, pin};
 pub(crate) use intervals::IntervalsByLength;
 

@@ -5,14 +5,12 @@
 use std::sync::Arc;
 
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, FieldRef};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::{
-    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl};
 
+use super::wrapped::{Wrapped, Wrapping};
 use crate::error::Result;
 
 const NAMES: [&str; 5] = [
@@ -26,39 +24,23 @@ const NAMES: [&str; 5] = [
 pub(super) fn register(state: &mut SessionState) -> Result<()> {
     for name in NAMES {
         let inner = state.udf(name)?;
-        state.register_udf(Arc::new(ScalarUDF::from(Zoned { inner })))?;
+        state.register_udf(Arc::new(ScalarUDF::from(Wrapped { inner, how: Zoned })))?;
     }
     Ok(())
 }
 
-/// A function whose answers get the zone of its declared type.
+/// Gives answers the zone of their declared type.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Zoned {
-    inner: Arc<ScalarUDF>,
-}
+struct Zoned;
 
-impl ScalarUDFImpl for Zoned {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn signature(&self) -> &Signature {
-        self.inner.signature()
-    }
-
-    fn return_type(&self, arguments: &[DataType]) -> DataFusionResult<DataType> {
-        self.inner.return_type(arguments)
-    }
-
-    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> DataFusionResult<FieldRef> {
-        self.inner.return_field_from_args(args)
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+impl Wrapping for Zoned {
+    fn call(
+        &self,
+        inner: &dyn ScalarUDFImpl,
+        args: ScalarFunctionArgs,
+    ) -> DataFusionResult<ColumnarValue> {
         let declared = args.return_field.data_type().clone();
-        // Past the outer function, which checks the type in debug builds.
-        let value = self.inner.inner().invoke_with_args(args)?;
-        match value {
+        match inner.invoke_with_args(args)? {
             ColumnarValue::Array(array) if *array.data_type() != declared => {
                 Ok(ColumnarValue::Array(cast(&array, &declared)?))
             }

@@ -1,4 +1,4 @@
-//! BEGIN with options, in one request.
+//! BEGIN with options, in one request; arithmetic that has no place.
 
 use serde_json::json;
 
@@ -44,4 +44,44 @@ async fn a_transaction_that_writes_may_have_a_chosen_system_time() {
         let sql = format!("BEGIN WITH (SYSTEM_TIME = '{at}'); {insert}; COMMIT");
         assert_eq!(kit.error(&sql).await.sqlstate(), "22023", "{at}");
     }
+}
+
+#[tokio::test]
+async fn integers_that_do_not_fit_are_an_error_and_never_wrap() {
+    let kit = Kit::new();
+    kit.write("CREATE TABLE t (_id TEXT, n INT)").await;
+    kit.write("INSERT INTO t (_id, n) VALUES ('a', 9223372036854775807), ('b', 2)").await;
+    for sql in [
+        "SELECT 9223372036854775807 + 1",
+        "SELECT n + 1 FROM t",
+        "SELECT -n - 2 FROM t",
+        "SELECT - (n * -1 - 1) FROM t",
+        "SELECT n * 2 AS twice FROM t GROUP BY n * 2",
+        "SELECT 1 FROM t WHERE n + n > 0",
+        "SELECT abs(n + 1) FROM t",
+        "UPDATE t SET n = n + 1",
+    ] {
+        assert_eq!(kit.error(sql).await.sqlstate(), "22003", "{sql}");
+    }
+    let sql = "SELECT n + 1, n - 1, n * 3, 2 + NULL, 10 - n * 2 - 1, -n, - (1 - n) FROM t WHERE _id = 'b'";
+    assert_eq!(kit.rows(sql).await, json!([[3, 1, 6, null, 5, -2, 1]]));
+    let sql = "SELECT n + 1 AS m, count(*) FROM t WHERE n < 9 GROUP BY n + 1 ORDER BY n + 1";
+    assert_eq!(kit.rows(sql).await, json!([[3, 1]]));
+    let sql = "SELECT n + 1.5, n + n / 2.0, _id || 'x' FROM t WHERE n < 9";
+    assert_eq!(kit.rows(sql).await[0][2], json!("bx"));
+    let sql = "SELECT CASE WHEN n < 9 THEN n + 1 ELSE 0 END FROM t ORDER BY 1";
+    assert_eq!(kit.rows(sql).await, json!([[0], [3]]));
+}
+
+#[tokio::test]
+async fn long_and_deep_arithmetic_is_planned_in_no_time() {
+    let kit = Kit::new();
+    kit.write("CREATE TABLE t (_id TEXT, n INT)").await;
+    kit.write("INSERT INTO t (_id, n) VALUES ('a', 1)").await;
+    let began = std::time::Instant::now();
+    let chain = format!("SELECT {}n FROM t", "n + ".repeat(899));
+    assert_eq!(kit.rows(&chain).await, json!([[900]]));
+    let deep = format!("SELECT {}n{} FROM t", "abs(1 + ".repeat(50), ")".repeat(50));
+    assert_eq!(kit.rows(&deep).await, json!([[51]]));
+    assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
 }
