@@ -6,6 +6,7 @@
 //! partition too, with everything in it that was acknowledged, and answer as the naive model does.
 //! A failure prints the seed and the fault.
 
+mod calls;
 mod disk;
 
 use std::path::{Path, PathBuf};
@@ -31,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 struct Victim {
     folder: tempfile::TempDir,
     seed: u64,
-    workload: Workload,
+    workload: Arc<Workload>,
     /// Batches that some run of the driver was told to be durable.
     acked: usize,
 }
@@ -57,17 +58,24 @@ impl Run {
 
 impl Victim {
     fn new(seed: u64) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        Self { folder, seed, workload: Workload::new(seed, BATCHES), acked: 0 }
+        Self::with(seed, Arc::new(Workload::new(seed, BATCHES)))
+    }
+
+    fn with(seed: u64, workload: Arc<Workload>) -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), seed, workload, acked: 0 }
     }
 
     fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
+    fn snapshots(&self) -> PathBuf {
+        self.folder.path().join("snapshots")
+    }
+
     fn arguments(&self) -> [String; 4] {
         let data = self.data().display().to_string();
-        [data, self.seed.to_string(), BATCHES.to_string(), "0".to_owned()]
+        [data, self.seed.to_string(), self.workload.batches.len().to_string(), "0".to_owned()]
     }
 
     fn driver(&self) -> Command {
@@ -163,76 +171,6 @@ fn an_end_at_any_step_of_a_write_leaves_an_exact_beginning() {
     }
 }
 
-/// Calls that a store makes, and how they may fail.
-const CALLS: [(&str, &str); 16] = [
-    ("write", "EIO"),
-    ("write", "ENOSPC"),
-    ("fdatasync", "EIO"),
-    ("fdatasync", "ENOSPC"),
-    ("fsync", "EIO"),
-    ("fsync", "ENOSPC"),
-    ("openat", "EIO"),
-    ("openat", "ENOSPC"),
-    ("openat", "EMFILE"),
-    ("pread64", "EIO"),
-    ("read", "EIO"),
-    ("rename", "EIO"),
-    ("ftruncate", "ENOSPC"),
-    ("fallocate", "ENOSPC"),
-    ("unlink", "EIO"),
-    ("write", "EDQUOT"),
-];
-
-/// How many failing calls an ordinary run tries.
-const SAMPLE: usize = 10;
-
-/// Lets the `n`-th call of a kind fail; answers whether there was one.
-fn fail_call(seed: u64, (call, error): (&str, &str), n: usize) -> bool {
-    let what = format!("{call} {n} fails with {error}");
-    let mut victim = Victim::new(seed);
-    let trace = victim.folder.path().join("trace");
-    let mut command = Command::new("strace");
-    command.args(["-f", "-qq", "--seccomp-bpf", "-o"]).arg(&trace);
-    command.args(["-e", &format!("trace={call}")]);
-    command.args(["-e", &format!("inject={call}:error={error}:when={n}"), DRIVER]);
-    command.args(victim.arguments());
-    let run = victim.run(command, None);
-    let injected = std::fs::read_to_string(&trace).unwrap_or_default().contains("(INJECTED)");
-    // A program that cannot load its own libraries never came to be one of ours.
-    if !run.said.is_empty() || run.code != Some(127) {
-        assert!(run.is_orderly() || run.code == Some(127), "seed {seed}, {what}: {run:?}");
-    }
-    if !injected {
-        assert!(run.is_done(), "seed {seed}, {what}: {run:?}");
-    }
-    victim.check(&what);
-    let run = victim.run(victim.driver(), None);
-    assert!(run.is_done(), "seed {seed}, after {what}: {run:?}");
-    assert_eq!(victim.check(&format!("written to its end after {what}")), BATCHES);
-    injected
-}
-
-#[test]
-fn a_failing_call_is_an_error_or_harmless_and_never_a_wrong_answer() {
-    let first = seed();
-    println!("seed {first}");
-    if soak() > 1 {
-        for call in CALLS {
-            let reached = (1..).find(|n| !fail_call(first, call, *n)).unwrap();
-            println!("{} {}: {} calls failed one by one", call.0, call.1, reached - 1);
-        }
-        return;
-    }
-    let mut random = StdRng::seed_from_u64(first);
-    let mut injected = 0;
-    for _ in 0..SAMPLE {
-        let call = CALLS[random.random_range(0..CALLS.len())];
-        let n = random.random_range(1..=40_usize).min(random.random_range(1..=40));
-        injected += usize::from(fail_call(first, call, n));
-    }
-    assert!(injected >= SAMPLE / 2, "only {injected} of {SAMPLE} calls were made at all");
-}
-
 #[test]
 fn files_that_cannot_grow_further_cost_no_acknowledged_write() {
     let first = seed();
@@ -263,11 +201,10 @@ fn files_that_cannot_grow_further_cost_no_acknowledged_write() {
 #[test]
 fn a_failed_sync_ends_writing_for_good() {
     let mut victim = Victim::new(seed());
-    let mut command = Command::new("strace");
-    command.args(["-f", "-qq", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace=fdatasync"]);
-    // One sync of a thread fails, after those of the start, and all later ones succeed: they must
-    // not be believed.
-    command.args(["-e", "inject=fdatasync:error=EIO:when=30", DRIVER]).args(victim.arguments());
+    let mut command = victim.driver();
+    // One sync fails, after those of the start, and all later ones succeed: they must not be
+    // believed.
+    calls::inject(&mut command, victim.folder.path(), "sync:5:60");
     let run = victim.run(command, None);
     assert_eq!(run.code, Some(6), "{run:?}");
     assert!(run.said.contains("stopped: the store takes no more writes"), "{run:?}");
@@ -279,10 +216,9 @@ fn a_server_whose_log_cannot_be_synced_says_so_and_ends() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let log = std::fs::File::create(folder.path().join("log")).unwrap();
-    let mut command = Command::new("strace");
-    command.args(["-f", "-qq", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace=fdatasync"]);
+    let mut command = Command::new(program().unwrap());
     // After all those of the start.
-    command.args(["-e", "inject=fdatasync:error=EIO:when=60+"]).arg(program().unwrap());
+    calls::inject(&mut command, folder.path(), "sync:5:80+");
     command.args(["serve", "--postgres-listen", "off", "--data"]).arg(&data);
     for listener in ["--http-listen", "--grpc-listen", "--admin-listen"] {
         command.args([listener, "127.0.0.1:0"]);
