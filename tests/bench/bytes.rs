@@ -88,7 +88,7 @@ struct Columns {
 impl Columns {
     fn push(&mut self, version: &Version) {
         // A key of one text: its bytes and a terminator.
-        let key = &version.key.0;
+        let key = version.key.as_bytes();
         self.texts[0].append_value(String::from_utf8_lossy(&key[..key.len() - 2]));
         for (column, place) in [(1, 1), (3, 2)] {
             match version.row.get(ColumnId(column)) {
