@@ -14,6 +14,7 @@ mod buckets;
 mod clients;
 mod corruption;
 mod crash;
+mod differential;
 mod docs;
 mod end_to_end;
 mod erase;
