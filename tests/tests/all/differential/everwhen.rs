@@ -194,7 +194,9 @@ impl Writer<'_> {
             query.filter.iter().map(|condition| self.condition("l", condition)).collect();
         let mut left = self.scan(&query.left, "l");
         let mut with = String::new();
-        if self.rng.random_bool(0.2) {
+        // Names of bounds in another query block count as the right table's there, and are refused.
+        let by_system = matches!(&query.join, Some(Join { how: How::SystemAsOf(_), .. }));
+        if !by_system && self.rng.random_bool(0.2) {
             let inner = self.scan(&query.left, "l");
             let places = match conditions.is_empty() {
                 true => String::new(),
@@ -268,7 +270,8 @@ impl Writer<'_> {
             Instant::At => "l.at".to_owned(),
             Instant::AtPlusDays(days) if days < 0 => format!("l.at - INTERVAL '{} days'", -days),
             Instant::AtPlusDays(days) => format!("l.at + INTERVAL '{days} days'"),
-            Instant::AtOr(other) => format!("coalesce(l.at, {})", self.instant(other)),
+            // A text is taken for an instant where it is compared with one alone.
+            Instant::AtOr(other) => format!("coalesce(l.at, ({})::timestamptz)", self.instant(other)),
             Instant::ValidFrom => "l._valid_from".to_owned(),
             Instant::ValidTo => "l._valid_to".to_owned(),
             Instant::SystemFrom => "l._system_from".to_owned(),

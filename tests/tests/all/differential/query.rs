@@ -61,6 +61,19 @@ pub enum Condition {
     OverlapsPeriod(i64, i64),
 }
 
+impl Condition {
+    /// True where it asks for valid bounds.
+    fn is_of_bounds(&self) -> bool {
+        matches!(
+            self,
+            Self::ValidFromBefore(_)
+                | Self::ValidToAfter(_)
+                | Self::Covers(_)
+                | Self::OverlapsPeriod(..)
+        )
+    }
+}
+
 /// The instant of an as-of join, of the left row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Instant {
@@ -178,8 +191,8 @@ impl Maker<'_> {
         let (from, to) = (self.open(a), self.open(b));
         match self.rng.random_range(0..12) {
             0 => Window::Now,
-            1..4 => Window::At(a),
-            4 | 5 => Window::FromTo(from, to),
+            1 | 2 => Window::At(a),
+            3..6 => Window::FromTo(from, to),
             6 | 7 => Window::Between(from, to.filter(|_| from.is_some())),
             8 | 9 => Window::Only(from, to),
             _ => Window::All,
@@ -204,7 +217,7 @@ impl Maker<'_> {
     }
 
     fn filter(&mut self) -> Vec<Condition> {
-        let count = [0, 0, 1, 1, 2][self.rng.random_range(0..5)];
+        let count = [0, 0, 0, 0, 1, 1, 2][self.rng.random_range(0..7)];
         (0..count).map(|_| self.condition()).collect()
     }
 
@@ -277,7 +290,11 @@ impl Maker<'_> {
             1..6 => Keys::Group,
             _ => Keys::Same,
         };
-        let filter = if self.rng.random_bool(0.3) { vec![self.condition()] } else { Vec::new() };
+        let mut filter = if self.rng.random_bool(0.15) { vec![self.condition()] } else { Vec::new() };
+        if matches!(how, How::SystemAsOf(_)) {
+            // At an instant of each row, bounds are those of that basis: not in a flat table.
+            filter.retain(|condition| !condition.is_of_bounds());
+        }
         Join { scan, how, keys, outer: self.rng.random_bool(0.4), filter }
     }
 
@@ -298,7 +315,6 @@ impl Maker<'_> {
         let all = [Id, Group, Number, At, ValidFrom, ValidTo, SystemFrom, SystemTo, Tx];
         let mut known: Vec<(Side, Column)> = all.map(|column| (Side::Left, column)).to_vec();
         if let Some(join) = &join {
-            // At an instant of each row, bounds are those of that basis: not in a flat table.
             let flat = [Id, Group, Number, At, SystemFrom, Tx];
             let shown =
                 if matches!(join.how, How::SystemAsOf(_)) { &flat[..] } else { &all[..] };
