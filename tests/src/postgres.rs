@@ -30,11 +30,7 @@ pub struct Refusal {
 
 impl Wire {
     /// Connects and says who it is; the error is the server's.
-    pub async fn open(
-        address: &str,
-        user: &str,
-        database: Option<&str>,
-    ) -> Result<Self, Refusal> {
+    pub async fn open(address: &str, user: &str, database: Option<&str>) -> Result<Self, Refusal> {
         let stream = TcpStream::connect(address).await.unwrap();
         let mut wire = Self(stream);
         let database = database.map(|name| format!("database\0{name}\0")).unwrap_or_default();

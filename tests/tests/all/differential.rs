@@ -69,7 +69,8 @@ impl Database {
         let database = Self { engine, store, _dir: dir };
         let columns = "_id TEXT PRIMARY KEY, g TEXT, v INT, at TIMESTAMPTZ";
         for (table, precedence) in TABLES.into_iter().zip(["recorded", "effective"]) {
-            let sql = format!("CREATE TABLE {table} ({columns}) WITH (precedence = '{precedence}')");
+            let sql =
+                format!("CREATE TABLE {table} ({columns}) WITH (precedence = '{precedence}')");
             database.run(Request::new(sql)).await.unwrap();
         }
         database
@@ -271,7 +272,8 @@ impl<'a> Episode<'a> {
         let mut ends: Vec<Option<i64>> = ends.into_iter().map(Some).collect();
         ends.insert(0, None);
         ends.push(None);
-        let system = [Window::Now, Window::At(self.told.system_instant(&mut self.rng)), Window::All];
+        let system =
+            [Window::Now, Window::At(self.told.system_instant(&mut self.rng)), Window::All];
         let system = system[self.rng.random_range(0..3)];
         let scan = Scan { table: self.rng.random_range(0..2), valid: Window::All, system };
         let mut pieces = Vec::new();

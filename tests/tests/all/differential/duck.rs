@@ -60,7 +60,17 @@ impl Duck {
     /// Makes the tables anew of all versions of both axes.
     pub fn load(&mut self, tables: &[Vec<Version>; 2]) {
         let row = |v: &Version| {
-            json!([v.id, v.g, v.v, v.at, v.valid_from, v.valid_to, v.system_from, v.system_to, v.tx])
+            json!([
+                v.id,
+                v.g,
+                v.v,
+                v.at,
+                v.valid_from,
+                v.valid_to,
+                v.system_from,
+                v.system_to,
+                v.tx
+            ])
         };
         let rows = tables.iter().map(|versions| Json::Array(versions.iter().map(row).collect()));
         let load: serde_json::Map<_, _> = TABLES.map(str::to_owned).into_iter().zip(rows).collect();
@@ -281,7 +291,8 @@ fn output(output: &Output, from: &str) -> String {
         }
         Output::Groups { by, aggregates } => {
             let keys = list(by);
-            let shown: Vec<_> = keys.iter().cloned().chain(aggregates.iter().map(aggregate)).collect();
+            let shown: Vec<_> =
+                keys.iter().cloned().chain(aggregates.iter().map(aggregate)).collect();
             let group = match keys.is_empty() {
                 true => String::new(),
                 false => format!(" GROUP BY {}", keys.join(", ")),

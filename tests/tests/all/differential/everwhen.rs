@@ -24,13 +24,8 @@ struct Writer<'a> {
 /// Returns a request for a query.
 pub fn request(query: &Query, rng: &mut StdRng) -> Request {
     let with_params = rng.random_bool(0.3);
-    let mut writer = Writer {
-        rng,
-        params: Vec::new(),
-        with_params,
-        default_valid: None,
-        default_system: None,
-    };
+    let mut writer =
+        Writer { rng, params: Vec::new(), with_params, default_valid: None, default_system: None };
     let mut request = Request::new("");
     let mut settings = Vec::new();
     if writer.rng.random_bool(0.25) {
@@ -171,7 +166,9 @@ impl Writer<'_> {
             Condition::KeyFrom(key) => format!("{alias}._id >= '{key}'"),
             Condition::NoNumber => format!("{alias}.v IS NULL"),
             Condition::AtBefore(at) => format!("{alias}.at < {}", self.instant(*at)),
-            Condition::ValidFromBefore(at) => format!("{alias}._valid_from < {}", self.instant(*at)),
+            Condition::ValidFromBefore(at) => {
+                format!("{alias}._valid_from < {}", self.instant(*at))
+            }
             Condition::ValidToAfter(at) => format!("{alias}._valid_to > {}", self.instant(*at)),
             Condition::SystemFromSince(at) => {
                 format!("{alias}._system_from >= {}", self.instant(*at))
@@ -271,7 +268,9 @@ impl Writer<'_> {
             Instant::AtPlusDays(days) if days < 0 => format!("l.at - INTERVAL '{} days'", -days),
             Instant::AtPlusDays(days) => format!("l.at + INTERVAL '{days} days'"),
             // A text is taken for an instant where it is compared with one alone.
-            Instant::AtOr(other) => format!("coalesce(l.at, ({})::timestamptz)", self.instant(other)),
+            Instant::AtOr(other) => {
+                format!("coalesce(l.at, ({})::timestamptz)", self.instant(other))
+            }
             Instant::ValidFrom => "l._valid_from".to_owned(),
             Instant::ValidTo => "l._valid_to".to_owned(),
             Instant::SystemFrom => "l._system_from".to_owned(),

@@ -145,7 +145,8 @@ impl Told {
     /// a transaction.
     pub fn transaction(&mut self, rng: &mut StdRng) -> (String, bool) {
         let statements = if rng.random_bool(0.8) { 1 } else { rng.random_range(2..=3) };
-        let last = self.model.system_time(self.model.last_tx()).map_or(i64::MIN, |t| t.micros() + 1);
+        let last =
+            self.model.system_time(self.model.last_tx()).map_or(i64::MIN, |t| t.micros() + 1);
         let time = self.clock.max(last);
         let (mut texts, mut writes) = (Vec::new(), Vec::new());
         let (mut so_far, mut inserted) = (self.model.clone(), false);
@@ -242,9 +243,9 @@ impl Told {
     pub fn versions(&self, table: usize, low: i64, high: i64) -> Vec<Version> {
         let last = self.model.last_tx();
         let through = |at: i64| {
-            let known = (1..=last.get()).map(TxId::new).filter(|tx| {
-                self.model.system_time(*tx).is_some_and(|time| time.micros() <= at)
-            });
+            let known = (1..=last.get())
+                .map(TxId::new)
+                .filter(|tx| self.model.system_time(*tx).is_some_and(|time| time.micros() <= at));
             known.last().unwrap_or(TxId::ZERO)
         };
         let (from, to) = (through(low), through(high));
@@ -418,7 +419,8 @@ fn writes_of(table: usize, statement: &Statement, model: &Model, time: i64) -> V
                         }
                     };
                     let (from, to) = (AssertedFrom::At(part.from()), part.to());
-                    writes.push(write(id, Assertion { op, from, to, order: 0, fields, exact: true }));
+                    writes
+                        .push(write(id, Assertion { op, from, to, order: 0, fields, exact: true }));
                 }
             }
             writes

@@ -145,12 +145,23 @@ pub enum Aggregate {
 
 #[derive(Debug, Clone)]
 pub enum Output {
-    Rows { columns: Vec<(Side, Column)>, distinct: bool, limit: Option<usize> },
+    Rows {
+        columns: Vec<(Side, Column)>,
+        distinct: bool,
+        limit: Option<usize>,
+    },
     /// The intersection of both sides' periods, beside columns.
-    Common { columns: Vec<(Side, Column)> },
-    Groups { by: Vec<(Side, Column)>, aggregates: Vec<Aggregate> },
+    Common {
+        columns: Vec<(Side, Column)>,
+    },
+    Groups {
+        by: Vec<(Side, Column)>,
+        aggregates: Vec<Aggregate>,
+    },
     /// The fewest periods that cover the left's, by group.
-    Coalesced { by: Column },
+    Coalesced {
+        by: Column,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -274,9 +285,18 @@ impl Maker<'_> {
             5..8 => How::Periods(Overlaps),
             _ => {
                 let relations = [
-                    Contains, StrictlyContains, Equals, Precedes, StrictlyPrecedes,
-                    ImmediatelyPrecedes, Leads, Lags, ImmediatelyLeads, ImmediatelyLags,
-                    CoversBegin, CoversBegin,
+                    Contains,
+                    StrictlyContains,
+                    Equals,
+                    Precedes,
+                    StrictlyPrecedes,
+                    ImmediatelyPrecedes,
+                    Leads,
+                    Lags,
+                    ImmediatelyLeads,
+                    ImmediatelyLags,
+                    CoversBegin,
+                    CoversBegin,
                 ];
                 How::Periods(self.one(&relations))
             }
@@ -290,7 +310,8 @@ impl Maker<'_> {
             1..6 => Keys::Group,
             _ => Keys::Same,
         };
-        let mut filter = if self.rng.random_bool(0.15) { vec![self.condition()] } else { Vec::new() };
+        let mut filter =
+            if self.rng.random_bool(0.15) { vec![self.condition()] } else { Vec::new() };
         if matches!(how, How::SystemAsOf(_)) {
             // At an instant of each row, bounds are those of that basis: not in a flat table.
             filter.retain(|condition| !condition.is_of_bounds());
@@ -316,13 +337,12 @@ impl Maker<'_> {
         let mut known: Vec<(Side, Column)> = all.map(|column| (Side::Left, column)).to_vec();
         if let Some(join) = &join {
             let flat = [Id, Group, Number, At, SystemFrom, Tx];
-            let shown =
-                if matches!(join.how, How::SystemAsOf(_)) { &flat[..] } else { &all[..] };
+            let shown = if matches!(join.how, How::SystemAsOf(_)) { &flat[..] } else { &all[..] };
             known.extend(shown.iter().map(|column| (Side::Right, *column)));
         }
-        let overlap = join.as_ref().is_some_and(|join| {
-            join.how == How::Periods(Relation::Overlaps) && !join.outer
-        });
+        let overlap = join
+            .as_ref()
+            .is_some_and(|join| join.how == How::Periods(Relation::Overlaps) && !join.outer);
         let groups: Vec<_> =
             known.iter().copied().filter(|(_, column)| matches!(column, Id | Group)).collect();
         let output = match self.rng.random_range(0..10) {
