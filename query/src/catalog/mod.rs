@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 use crate::answer::{RowsAnswer, start};
 use crate::columns::field_of;
 use crate::diagnose::Diagnose;
-use crate::dialect::{ParseLimits, Positions, split};
+use crate::dialect::{ParseLimits, Positions, check_cost};
 use crate::engine::{Inner, Request};
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
@@ -119,7 +119,7 @@ pub async fn run(
     let basis = inner.basis_of(request).await?;
     let definitions = inner.store.definitions_at(basis.tx);
     // Within the limits of every statement, before anything recurses over it.
-    split(&request.sql, &ParseLimits::default())?;
+    check_cost(&request.sql, &ParseLimits::default())?;
     let parsed = PARSER
         .parse(&keys::without_expandarray(&request.sql))
         .map_err(|error| Error::syntax(error.to_string()))?;

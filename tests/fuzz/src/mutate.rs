@@ -241,8 +241,7 @@ impl<'a> Mutator<'a> {
             }
             6 => nested(&before, &piece, &after, random),
             7 => {
-                // Deep enough for a reader that calls itself to run out of stack.
-                let times: usize = *random.one(&[3, 20, 200, 3_000]);
+                let times = many(random);
                 let room = INPUT_BYTES_MAX / (piece.len() + 1);
                 before + &format!("{piece} ").repeat(times.min(room)) + &after
             }
@@ -280,6 +279,17 @@ impl<'a> Mutator<'a> {
     }
 }
 
+/// Returns how often something is repeated: seldom so often that a reader which calls itself for
+/// each runs out of stack.
+fn many(random: &mut Random) -> usize {
+    match random.below(40) {
+        0 => 6_000,
+        1 => 1_000,
+        2..5 => 70,
+        _ => 1 + random.below(5),
+    }
+}
+
 /// Puts a piece within brackets or the like, perhaps many of them.
 fn nested(before: &str, piece: &str, after: &str, random: &mut Random) -> String {
     const AROUND: &[(&str, &str)] = &[
@@ -306,7 +316,7 @@ fn nested(before: &str, piece: &str, after: &str, random: &mut Random) -> String
         ("{", ",1}"),
     ];
     let (open, close) = random.one(AROUND);
-    let times: usize = *random.one(&[1, 1, 2, 10, 100, 1_000, 6_000]);
+    let times = many(random);
     let room = INPUT_BYTES_MAX / (open.len() + close.len());
     let times = times.min(room);
     format!("{before}{}{piece}{}{after}", open.repeat(times), close.repeat(times))
