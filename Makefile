@@ -24,6 +24,7 @@ test: ## Runs all tests, with a real Kafka broker, the BigQuery emulator, an S3 
 soak: ## Runs the seeded suites for longer (EVERWHEN_HISTORIES, EVERWHEN_SEED)
 	@scripts/setup test
 	cargo build --locked --bin everwhen
+	EVERWHEN_SOAK=$${EVERWHEN_SOAK:-10} cargo test --locked --workspace --lib -- fuzz --nocapture
 	EVERWHEN_SOAK=$${EVERWHEN_SOAK:-10} cargo test --locked -p everwhen-tests --test all -- --nocapture
 
 bench: ## Measures the figures of docs/performance.md, ratios in one run

@@ -333,3 +333,46 @@ fn instant(json: Option<Json>, name: &str) -> Result<Option<ValidTime>, String> 
         Some(_) => Err(format!("{name} is no text")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use everwhen_storage::{ColumnDef, ColumnId, TableId};
+
+    use super::*;
+
+    #[test]
+    fn fuzzed_lines_are_rows_or_refused() {
+        let kinds = [
+            ("_id", ColumnType::Text),
+            ("n", ColumnType::Int64),
+            ("d", ColumnType::Decimal),
+            ("at", ColumnType::Timestamp),
+            ("tags", ColumnType::List(Box::new(ColumnType::Text))),
+        ];
+        let columns = (0..).zip(kinds).map(|(id, (name, kind))| ColumnDef::new(id, name, kind));
+        let table = Arc::new(TableDef {
+            id: TableId(1),
+            name: "t".to_owned(),
+            precedence: Precedence::Effective,
+            key: vec![ColumnId(0)],
+            columns: columns.collect(),
+            declared: true,
+        });
+        let lines = [
+            r#"{"_id": "a", "n": 5, "d": "1.5", "at": "2026-01-05", "tags": ["x", null]}"#,
+            r#"{"_id": "b", "_op": "delete", "_valid_from": "2026-01-05", "_valid_to": null}"#,
+            r#"{"_id": "c", "_op": "patch", "_order": 7, "_system_from": "2025-01-01", "n": null}"#,
+        ];
+        let words = ["_op", "_order", "_system_from", "_valid_from", "_valid_to"];
+        everwhen_fuzz::Fuzz::text("lines of files", lines).words(&words).run_text(|text| {
+            let mut reader = LineReader {
+                table: Arc::clone(&table),
+                tenant: Tenant::default(),
+                clock: SystemTime::from_micros(1_767_600_000_000_000),
+                last: None,
+                at_loading: false,
+            };
+            reader.read(text.as_bytes()).is_ok()
+        });
+    }
+}

@@ -18,11 +18,11 @@ use datafusion::logical_expr::{Expr, ExprSchemable, Volatility};
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::sql::sqlparser::ast;
-use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
-use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use everwhen_storage::ColumnType;
 
 use crate::columns::{JSON_EXTENSION, field_of, is_extension};
+use crate::dialect::TemporalDialect;
 use crate::error::{Error, Result, SqlState};
 use crate::session::planning_session;
 
@@ -200,8 +200,11 @@ fn booleans(array: ArrayRef) -> Result<BooleanArray> {
 }
 
 fn parse(sql: &str) -> Result<ast::Select> {
-    let mut statements = Parser::parse_sql(&PostgreSqlDialect {}, sql)
-        .map_err(|error| Error::syntax(error.to_string()))?;
+    let wrong = |error: ParserError| Error::syntax(error.to_string());
+    // No text has more tokens than bytes.
+    let dialect = TemporalDialect::of_tokens(sql.len());
+    let parser = Parser::new(&dialect).try_with_sql(sql);
+    let mut statements = parser.and_then(|mut parser| parser.parse_statements()).map_err(wrong)?;
     let (Some(ast::Statement::Query(query)), true) = (statements.pop(), statements.is_empty())
     else {
         return Err(Error::syntax("a mapping is SELECT .. [WHERE ..] over one record"));

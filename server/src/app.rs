@@ -307,7 +307,6 @@ async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> Result<Store, Err
         background_jobs: config.background_jobs,
         background_bytes_per_second: bytes(config.background_bytes_per_second),
         disk_reserve_bytes: bytes(config.disk_reserve_bytes),
-        is_uncompressed: std::env::var_os("EVERWHEN_TEST_UNCOMPRESSED").is_some(),
     };
     match tokio::task::spawn_blocking(move || Store::open_tuned(options, &tuning)).await {
         Ok(store) => Ok(store?),

@@ -82,7 +82,7 @@ impl Engine {
         let open = || -> Result<Db> {
             disk::refuse_damaged(&rocks)?;
             let options = database_options(tuning, &memtables)?;
-            let families = descriptors(&cache, tuning);
+            let families = descriptors(&cache);
             Db::open_cf_descriptors(&options, &rocks, families).map_err(not_opened)
         };
         let db = match (open(), &said) {
@@ -156,7 +156,7 @@ impl Engine {
         let memtables = WriteBufferManager::new_write_buffer_manager(CACHE_BYTES, false);
         let options = database_options(&Tuning::default(), &memtables)?;
         let there = Db::list_cf(&options, rocks).map_err(not_opened)?;
-        let families = descriptors(&cache, &Tuning::default())
+        let families = descriptors(&cache)
             .into_iter()
             .filter(|family| there.iter().any(|name| name == family.name()));
         let db = Db::open_cf_descriptors_read_only(&options, rocks, families, false)

@@ -142,17 +142,11 @@ fn background_jobs(tuning: &Tuning) -> i32 {
 }
 
 /// Returns what to open: every family with its options, over one block cache.
-pub(crate) fn descriptors(cache: &Cache, tuning: &Tuning) -> Vec<ColumnFamilyDescriptor> {
-    let options = |family| {
-        let mut options = family_options(family, cache);
-        if tuning.is_uncompressed {
-            options.set_compression_type(DBCompressionType::None);
-            options.set_bottommost_compression_type(DBCompressionType::None);
-        }
-        options
-    };
+pub(crate) fn descriptors(cache: &Cache) -> Vec<ColumnFamilyDescriptor> {
     let families = Family::ALL.into_iter();
-    families.map(|family| ColumnFamilyDescriptor::new(family.name(), options(family))).collect()
+    families
+        .map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family, cache)))
+        .collect()
 }
 
 /// Returns the options that a family's files are written with outside the database.

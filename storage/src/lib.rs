@@ -21,6 +21,8 @@ mod families;
 #[cfg(test)]
 mod fixtures;
 #[cfg(test)]
+mod fuzz_tests;
+#[cfg(test)]
 mod histories;
 mod index;
 mod index_fill;

@@ -556,6 +556,9 @@ impl<'a> DocumentView<'a> {
         for at in 0..self.count {
             let id = self.id(at);
             if columns.is_none_or(|wanted| wanted.contains(&id)) {
+                if fields.last().is_some_and(|(last, _)| *last >= id) {
+                    return Err(damaged("columns out of order"));
+                }
                 fields.push((id, read_value(self.slot(at))?));
             }
         }
@@ -607,7 +610,18 @@ fn put_items(out: &mut Vec<u8>, tag: u8, items: &[Value]) {
     }
 }
 
-fn read_value(mut bytes: &[u8]) -> Result<Value> {
+fn read_value(bytes: &[u8]) -> Result<Value> {
+    read_nested(bytes, 0)
+}
+
+/// Lists and structs within each other at most; columns have far fewer, by what a type's text may
+/// cost. Damaged bytes could say any number.
+const NESTED_MAX: usize = 256;
+
+fn read_nested(mut bytes: &[u8], depth: usize) -> Result<Value> {
+    if depth > NESTED_MAX {
+        return Err(damaged("values nested too deep"));
+    }
     let tag = take_byte(&mut bytes)?;
     let text =
         |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| damaged("text is no UTF-8"));
@@ -627,19 +641,19 @@ fn read_value(mut bytes: &[u8]) -> Result<Value> {
         TAG_TIME => Value::Time(unzigzag(take_varint(&mut bytes)?)),
         TAG_TIMESTAMP => Value::Timestamp(i64::from_le_bytes(take_array(&mut bytes)?)),
         TAG_JSON => Value::Json(text(bytes)?),
-        TAG_LIST => Value::List(read_items(bytes)?),
-        TAG_STRUCT => Value::Struct(read_items(bytes)?),
+        TAG_LIST => Value::List(read_items(bytes, depth)?),
+        TAG_STRUCT => Value::Struct(read_items(bytes, depth)?),
         tag => return Err(damaged(&format!("value tag {tag} is not known"))),
     };
     Ok(value)
 }
 
-fn read_items(mut bytes: &[u8]) -> Result<Vec<Value>> {
+fn read_items(mut bytes: &[u8], depth: usize) -> Result<Vec<Value>> {
     let count = take_length(&mut bytes)?;
     let mut items = Vec::with_capacity(count.min(bytes.len()));
     for _ in 0..count {
         let length = take_length(&mut bytes)?;
-        items.push(read_value(take_slice(&mut bytes, length)?)?);
+        items.push(read_nested(take_slice(&mut bytes, length)?, depth + 1)?);
     }
     Ok(items)
 }

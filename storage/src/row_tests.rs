@@ -164,3 +164,27 @@ fn the_bytes_of_format_1_stay_as_they_are() {
     ChangeValue { changed: vec![first], replaced: vec![first] }.put(&mut bytes);
     assert_eq!(bytes, [1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
 }
+
+#[test]
+fn damaged_documents_are_errors() {
+    let two = Document::of_put(&Row::new([
+        (ColumnId(1), Value::Bool(true)),
+        (ColumnId(2), Value::Bool(true)),
+    ]));
+    let mut swapped = two.as_bytes().to_vec();
+    let at = swapped.windows(2).position(|pair| pair == [1, 2]).unwrap();
+    swapped.swap(at, at + 1);
+    assert!(DocumentView::read(&swapped).unwrap().row(None).is_err());
+    // Every list holds the next: as deep as there are bytes.
+    let nested = |depth: usize| {
+        (0..depth).fold(vec![TAG_NULL], |inside, _| {
+            let mut out = vec![TAG_LIST];
+            put_varint(&mut out, 1);
+            put_varint(&mut out, inside.len() as u64);
+            out.extend_from_slice(&inside);
+            out
+        })
+    };
+    assert!(read_value(&nested(NESTED_MAX)).is_ok());
+    assert!(read_value(&nested(20_000)).is_err());
+}

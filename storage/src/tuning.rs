@@ -17,8 +17,6 @@ pub struct Tuning {
     /// Room on the disk that is left free, besides what the memtables would take: writes are
     /// refused before it is used up. 0 waits for the disk to refuse.
     pub disk_reserve_bytes: u64,
-    /// Writes table files as they are: for tests that look for bytes in files.
-    pub is_uncompressed: bool,
 }
 
 impl Default for Tuning {
@@ -29,7 +27,6 @@ impl Default for Tuning {
             background_jobs: 0,
             background_bytes_per_second: 0,
             disk_reserve_bytes: 64 << 20,
-            is_uncompressed: false,
         }
     }
 }

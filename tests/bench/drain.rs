@@ -1,7 +1,6 @@
 //! Draining a filled topic until everything is durable and queryable, against a bare loop that consumes
 //! the same topic and writes the same number of keys and bytes to RocksDB, synced as often.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use everwhen_tests::kafka::{Broker, Record};
@@ -11,6 +10,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use crate::fixture::{Written, written};
 use crate::report::{Report, median, verdict};
 
 const EVENTS: u64 = 1_000_000;
@@ -27,13 +27,6 @@ fn event(n: u64) -> Record {
     );
     let partition = i32::try_from(key % 8).unwrap() % PARTITIONS;
     Record { partition, key: None, value: json.into_bytes(), timestamp_ms: None }
-}
-
-/// What a run of ours left in the store.
-struct Written {
-    keys: u64,
-    key_bytes: u64,
-    value_bytes: u64,
 }
 
 /// Runs the drain with and without event ids and the bare loop in turn.
@@ -104,16 +97,7 @@ async fn drain(broker: &Broker, event_id: &str) -> (f64, Written) {
         server.client.one("SELECT count(*) FROM readings FOR ALL VALID_TIME").await.unwrap();
     assert_eq!(count.as_u64(), Some(EVENTS), "every event is a version that can be queried");
     server.stop().unwrap();
-    (seconds, count_written(&data))
-}
-
-fn count_written(data: &Path) -> Written {
-    let report =
-        everwhen_storage::verify::directory(data, &|_| std::ops::ControlFlow::Continue(()))
-            .unwrap();
-    assert!(report.is_good(), "{:?}", report.problems);
-    let keys = report.families.iter().map(|(_, entries)| entries).sum();
-    Written { keys, key_bytes: report.key_bytes, value_bytes: report.value_bytes }
+    (seconds, written(&data))
 }
 
 /// Consumes the topic and puts, for each record, as many keys of the same mean sizes; a synced

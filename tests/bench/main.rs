@@ -1,10 +1,15 @@
 //! The figures of docs/performance.md: ratios measured side by side in one run (`make bench`).
 //!
-//! `everwhen-bench [point|deep|drain|freshness|remote|restart]..`; all of them without an argument. Build it in release.
+//! `everwhen-bench [point|deep|bytes|copies|backfill|drain|freshness|remote|restart]..`; all of them without an argument.
+//! Build it in release.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a benchmark that cannot go on panics")]
 #![allow(clippy::disallowed_methods, reason = "benchmarks measure real time")]
+#![allow(clippy::cast_precision_loss, reason = "counts and bytes far below 2^52")]
 
+mod backfill;
+mod bytes;
+mod copies;
 mod deep;
 mod drain;
 mod fixture;
@@ -30,6 +35,15 @@ async fn main() {
     }
     if wants("deep") {
         tokio::task::block_in_place(|| deep::run(&mut report));
+    }
+    if wants("bytes") {
+        tokio::task::block_in_place(|| bytes::run(&mut report));
+    }
+    if wants("copies") {
+        tokio::task::block_in_place(|| copies::run(&mut report));
+    }
+    if wants("backfill") {
+        tokio::task::block_in_place(|| backfill::run(&mut report));
     }
     if wants("drain") {
         drain::run(&mut report).await;

@@ -1,6 +1,7 @@
 //! Other databases on this machine, with the same versions: MariaDB with its system-versioned,
 //! application-time table, and PostgreSQL with ranges under a GiST index. `scripts/setup bench`
-//! installs them; prepared statements are run by sysbench over a Unix socket.
+//! installs them; prepared statements are run by sysbench over a Unix socket. XTDB 1 over RocksDB
+//! reads in its own process, without a wire.
 
 use std::fs;
 use std::io::{BufWriter, Write as _};
@@ -221,6 +222,20 @@ impl Drop for Peer {
         let _ = Command::new("kill").args(["-TERM", &pid]).status();
         let _ = self.child.wait();
     }
+}
+
+/// Loads XTDB 1 and reads from it; returns the mean microseconds of a point read, now and as of a
+/// past system time.
+pub fn xtdb_reads(keys: i64, versions: i64) -> [f64; 2] {
+    let dir = tempfile::tempdir().unwrap();
+    let jars = everwhen_tests::cache_dir().join("xtdb/lib/*");
+    let mut command = Command::new("java");
+    command.args(["-Xmx4g", "-cp"]).arg(jars).arg(script("xtdb/PointReads.java")).arg(dir.path());
+    let printed = run(command.args([keys.to_string(), versions.to_string(), SECONDS.to_string()]));
+    ["now ", "past "].map(|when| {
+        let micros = printed.lines().find_map(|line| line.strip_prefix(when)?.parse().ok());
+        micros.unwrap_or_else(|| panic!("{printed}"))
+    })
 }
 
 /// One row of the peers' tables; ends are open where there is none.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 use crate::fixture::{DAY, put, table, write};
-use crate::peers::{Loaded, Peer};
+use crate::peers::{self, Loaded, Peer};
 use crate::report::{Report, verdict};
 
 const KEYS: i64 = 200_000;
@@ -37,6 +37,7 @@ pub async fn run(report: &mut Report) {
     let server = Server::start(&data, None).await.unwrap();
     let http = reqwest::Client::new();
     let ours = Ours { base: server.http.clone(), http };
+    let xtdb = tokio::task::block_in_place(|| peers::xtdb_reads(KEYS, VERSIONS));
     for (what, mode, at) in [
         ("point as-of read by a client", "point", "now"),
         ("the same at a past system time", "point", "past"),
@@ -68,6 +69,15 @@ pub async fn run(report: &mut Report) {
             )
         };
         report.row(what, format!("{mine:.0} us over HTTP"), shown.join(", "), judged);
+        if mode == "point" {
+            let theirs = xtdb[usize::from(at == "past")];
+            report.row(
+                &format!("{what}, beside a read without a wire"),
+                format!("{mine:.0} us over HTTP"),
+                format!("XTDB 1.24 on RocksDB in process {theirs:.0} us"),
+                format!("{:.2}x", theirs / mine),
+            );
+        }
     }
 }
 

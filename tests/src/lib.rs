@@ -10,6 +10,7 @@ pub mod emulator;
 pub mod http;
 pub mod kafka;
 pub mod model;
+pub mod postgres;
 pub mod process;
 pub mod warehouse;
 pub mod workload;

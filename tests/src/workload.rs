@@ -38,6 +38,28 @@ struct End {
     dead_letters: usize,
 }
 
+/// Why a store is not taken to hold what it should.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unequal {
+    /// It answers otherwise than the model.
+    Differs(String),
+    /// It answers with an error, which is no wrong answer.
+    Unreadable(String),
+}
+
+impl std::fmt::Display for Unequal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::Differs(why) | Self::Unreadable(why)) = self;
+        f.write_str(why)
+    }
+}
+
+impl From<everwhen_storage::Error> for Unequal {
+    fn from(error: everwhen_storage::Error) -> Self {
+        Self::Unreadable(error.to_string())
+    }
+}
+
 impl Workload {
     /// Makes `count` batches; the first makes the tables.
     pub fn new(seed: u64, count: usize) -> Self {
@@ -96,28 +118,30 @@ impl Workload {
     ///
     /// # Errors
     /// Where it holds something else than a beginning of the batches.
-    pub fn position(&self, store: &Store) -> Result<usize, String> {
-        let offsets = store.source_offsets(STREAM).map_err(|error| error.to_string())?;
-        let letters = store.dead_letters(0, usize::MAX).map_err(|error| error.to_string())?;
+    pub fn position(&self, store: &Store) -> Result<usize, Unequal> {
+        let offsets = store.source_offsets(STREAM)?;
+        let letters = store.dead_letters(0, usize::MAX)?;
         let found = End {
             tx: store.latest().tx,
             offsets: offsets.into_iter().map(|(_, partition, next)| (partition, next)).collect(),
             dead_letters: letters.len(),
         };
         let place = self.ends.iter().rposition(|end| *end == found);
-        place.ok_or_else(|| format!("the store holds no beginning of the batches: {found:?}"))
+        place.ok_or_else(|| {
+            Unequal::Differs(format!("the store holds no beginning of the batches: {found:?}"))
+        })
     }
 
     /// Compares all that was ever believed, and when, with the model.
     ///
     /// # Errors
     /// The first difference.
-    pub fn compare(&self, store: &Store) -> Result<(), String> {
+    pub fn compare(&self, store: &Store) -> Result<(), Unequal> {
         let last = store.latest().tx;
         for tx in 2..=last.get() {
-            let found = store.system_time(TxId::new(tx)).map_err(|error| error.to_string())?;
+            let found = store.system_time(TxId::new(tx))?;
             if Some(found) != self.model.system_time(TxId::new(tx)) {
-                return Err(format!("transaction {tx} is of {found}"));
+                return Err(Unequal::Differs(format!("transaction {tx} is of {found}")));
             }
         }
         let mut stored = BTreeMap::<KeyOf, Vec<Shown>>::new();
@@ -133,15 +157,19 @@ impl Workload {
             expected.sort_by_key(|shown| (shown.valid.from(), shown.tx_from));
             found.sort_by_key(|shown| (shown.valid.from(), shown.tx_from));
             if found != expected {
-                return Err(format!("{key:?} at {last}: {found:?}, expected {expected:?}"));
+                let why = format!("{key:?} at {last}: {found:?}, expected {expected:?}");
+                return Err(Unequal::Differs(why));
             }
         }
         let rest: Vec<(KeyOf, Vec<Shown>)> = stored.into_iter().collect();
-        if rest.is_empty() { Ok(()) } else { Err(format!("keys of nobody: {rest:?}")) }
+        if rest.is_empty() {
+            return Ok(());
+        }
+        Err(Unequal::Differs(format!("keys of nobody: {rest:?}")))
     }
 }
 
-fn versions(store: &Store, table: &TableDef, last: TxId) -> Result<Vec<Version>, String> {
+fn versions(store: &Store, table: &TableDef, last: TxId) -> Result<Vec<Version>, Unequal> {
     if last == TxId::ZERO {
         return Ok(Vec::new());
     }
@@ -153,7 +181,7 @@ fn versions(store: &Store, table: &TableDef, last: TxId) -> Result<Vec<Version>,
         system: SystemBound::Between(TxId::ZERO, last),
         columns: None,
     };
-    store.read(last, |view| view.collect(&scan)).map_err(|error| error.to_string())
+    Ok(store.read(last, |view| view.collect(&scan))?)
 }
 
 fn shown(version: Version) -> Shown {

@@ -29,7 +29,7 @@ use parking_lot::Mutex;
 use crate::answer::{RowsAnswer, start};
 use crate::columns::field_of;
 use crate::diagnose::Diagnose;
-use crate::dialect::{ParseLimits, Positions, normal, split};
+use crate::dialect::{ParseLimits, Positions, check_cost, normal};
 use crate::engine::{Inner, Request};
 use crate::error::{Error, Result};
 use crate::read::Planned;
@@ -143,7 +143,7 @@ pub async fn plan(
     let basis = inner.basis_of(request).await?;
     let definitions = inner.store.definitions_at(basis.tx);
     // Within the limits of every statement, before anything recurses over it.
-    split(sql, &ParseLimits::default())?;
+    check_cost(sql, &ParseLimits::default())?;
     let parsed = PARSER
         .parse(&keys::without_expandarray(sql))
         .map_err(|error| Error::syntax(error.to_string()))?;

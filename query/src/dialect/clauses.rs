@@ -311,8 +311,9 @@ impl ClauseReader<'_, '_> {
         if tokens.is_empty() {
             return Err(Error::syntax("expected an instant").at(position));
         }
-        let mut parser = Parser::new(&TemporalDialect).with_tokens_with_locations(tokens);
-        let precedence = TemporalDialect.prec_value(Precedence::Between);
+        let dialect = TemporalDialect::of_tokens(tokens.len());
+        let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens);
+        let precedence = dialect.prec_value(Precedence::Between);
         let expr = parser
             .parse_subexpr(precedence)
             .map_err(|error| parser_error(&error, self.text.positions).at(position))?;

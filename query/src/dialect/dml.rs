@@ -23,7 +23,7 @@ pub fn insert(mut text: StatementText<'_>, limits: &ParseLimits) -> Result<Inser
     let verb = insert_verb(&mut text);
     let mut clauses = clauses::extract(&mut text)?;
     let records = take_records(&mut text, limits)?;
-    let statement = with_parser(&text, limits, Parser::parse_statement)?;
+    let statement = with_parser(&text, limits, |parser| parser.parse_statement())?;
     let positions = clauses.positions.clone();
     let Statement::Insert(insert) = statement else {
         return Err(Error::unsupported("this form of INSERT is not supported").at(text.position(0)));
@@ -57,7 +57,7 @@ pub fn insert(mut text: StatementText<'_>, limits: &ParseLimits) -> Result<Inser
 /// Reads UPDATE.
 pub fn update(mut text: StatementText<'_>, limits: &ParseLimits) -> Result<Update> {
     let mut clauses = clauses::extract(&mut text)?;
-    let statement = with_parser(&text, limits, Parser::parse_statement)?;
+    let statement = with_parser(&text, limits, |parser| parser.parse_statement())?;
     let Statement::Update(update) = statement else {
         return Err(Error::unsupported("this form of UPDATE is not supported"));
     };
@@ -99,7 +99,7 @@ pub fn update(mut text: StatementText<'_>, limits: &ParseLimits) -> Result<Updat
 /// Reads DELETE FROM.
 pub fn delete(mut text: StatementText<'_>, limits: &ParseLimits) -> Result<Delete> {
     let mut clauses = clauses::extract(&mut text)?;
-    let statement = with_parser(&text, limits, Parser::parse_statement)?;
+    let statement = with_parser(&text, limits, |parser| parser.parse_statement())?;
     let Statement::Delete(delete) = statement else {
         return Err(Error::unsupported("this form of DELETE is not supported"));
     };

@@ -30,7 +30,7 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token};
 
 use self::cursor::Cursor;
-use self::postgres::TemporalDialect;
+pub(crate) use self::postgres::TemporalDialect;
 use self::tokens::StatementText;
 use crate::error::{Error, Result, SqlState};
 use crate::statements::{
@@ -223,6 +223,23 @@ pub fn split(sql: &str, limits: &ParseLimits) -> Result<Vec<(usize, String)>> {
     Ok(statements.into_iter().map(part).collect())
 }
 
+/// Refuses a text that Postgres' own dialect would read for too long, as tools' queries of the
+/// catalogs are read; other faults are left to that reading.
+///
+/// # Errors
+/// 54001, and those of [`split`].
+pub fn check_cost(sql: &str, limits: &ParseLimits) -> Result<()> {
+    let positions = Positions::new(sql);
+    for text in tokens::tokenize(sql, &positions, limits)? {
+        let dialect = TemporalDialect::as_postgres(text.tokens.len());
+        let mut parser = Parser::new(&dialect).with_tokens_with_locations(text.tokens.clone());
+        if let Err(error @ ParserError::RecursionLimitExceeded) = parser.parse_query() {
+            return Err(parser_error(&error, &positions));
+        }
+    }
+    Ok(())
+}
+
 /// Parses a request's text: statements parted by `;`. Positions count from the text's start.
 ///
 /// # Errors
@@ -376,7 +393,7 @@ fn parse_query_text(
 fn query(mut text: StatementText<'_>, limits: &ParseLimits) -> Result<ParsedQuery> {
     let settings = settings::take(&mut text)?;
     let clauses = Clauses { settings, ..clauses::extract(&mut text)? };
-    let query = with_parser(&text, limits, Parser::parse_query)?;
+    let query = with_parser(&text, limits, |parser| parser.parse_query())?;
     Ok(ParsedQuery { query, clauses })
 }
 
@@ -384,11 +401,11 @@ fn query(mut text: StatementText<'_>, limits: &ParseLimits) -> Result<ParsedQuer
 fn with_parser<T>(
     text: &StatementText<'_>,
     limits: &ParseLimits,
-    read: impl FnOnce(&mut Parser<'static>) -> Result<T, ParserError>,
+    read: impl FnOnce(&mut Parser<'_>) -> Result<T, ParserError>,
 ) -> Result<T> {
-    static DIALECT: TemporalDialect = TemporalDialect;
+    let dialect = TemporalDialect::of_tokens(text.tokens.len());
     let end = text.position(text.tokens.len());
-    let mut parser = Parser::new(&DIALECT)
+    let mut parser = Parser::new(&dialect)
         .with_recursion_limit(limits.nesting_max.saturating_mul(2))
         .with_tokens_with_locations(text.tokens.clone());
     let value = read(&mut parser).map_err(|error| parser_error(&error, text.positions).at(end))?;

@@ -1,6 +1,7 @@
 //! The SQL dialect: Postgres with a few forms more, posing as Postgres to the parser.
 
 use std::any::TypeId;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use datafusion::sql::sqlparser::ast::Expr;
 use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
@@ -11,12 +12,51 @@ use super::relations;
 
 const POSTGRES: PostgreSqlDialect = PostgreSqlDialect {};
 
+/// Expressions that the parser may begin to read, for each token of a text: it reads one or two, and
+/// more only where it goes back to try something else.
+const STEPS_PER_TOKEN: u64 = 16;
+/// And for any text.
+const STEPS_LEAST: u64 = 10_000;
+
 /// Postgres, and relations between periods, `* EXCLUDE (..)`, `{'a': 1}` structs and trailing commas in select lists.
 ///
 /// Table versions (`AT(..)`, `FOR SYSTEM_TIME ..`) stay off: our clauses never reach the parser,
 /// and one that did would be ignored by the planner.
-#[derive(Debug, Clone, Copy)]
-pub struct TemporalDialect;
+///
+/// A dialect is good for one text: it counts what the parser does, and ends it where that is too
+/// much. Going back, the parser can read an expression twice for every call or parenthesis that it
+/// stands within, which a statement of a hundred characters makes a matter of hours.
+#[derive(Debug)]
+pub struct TemporalDialect {
+    steps_left: AtomicU64,
+    /// Takes `f(expression => value)`, whose first part is read twice; nobody writes that.
+    takes_expression_names: bool,
+}
+
+/// The dialect for whoever reads no expressions.
+pub static TEMPORAL: TemporalDialect =
+    TemporalDialect { steps_left: AtomicU64::new(u64::MAX), takes_expression_names: false };
+
+impl TemporalDialect {
+    /// Builds the dialect for a text of so many tokens.
+    pub fn of_tokens(count: usize) -> Self {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        let steps = count.saturating_mul(STEPS_PER_TOKEN).saturating_add(STEPS_LEAST);
+        Self { steps_left: AtomicU64::new(steps), takes_expression_names: false }
+    }
+
+    /// The same, where the parser is to go as far as it does with Postgres' own dialect.
+    pub fn as_postgres(count: usize) -> Self {
+        Self { takes_expression_names: true, ..Self::of_tokens(count) }
+    }
+
+    /// Notes that an expression is begun; false where it was the last.
+    fn step(&self) -> bool {
+        let left = self.steps_left.load(Ordering::Relaxed);
+        self.steps_left.store(left.saturating_sub(1), Ordering::Relaxed);
+        left > 0
+    }
+}
 
 impl Dialect for TemporalDialect {
     fn dialect(&self) -> TypeId {
@@ -80,6 +120,10 @@ impl Dialect for TemporalDialect {
     }
 
     fn parse_prefix(&self, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
+        if !self.step() {
+            // The one error that the parser does not take for a reason to try something else.
+            return Some(Err(ParserError::RecursionLimitExceeded));
+        }
         POSTGRES.parse_prefix(parser)
     }
 
@@ -116,7 +160,7 @@ impl Dialect for TemporalDialect {
     }
 
     fn supports_named_fn_args_with_expr_name(&self) -> bool {
-        POSTGRES.supports_named_fn_args_with_expr_name()
+        self.takes_expression_names
     }
 
     fn supports_empty_projections(&self) -> bool {

@@ -12,7 +12,7 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
 
-use super::postgres::TemporalDialect;
+use super::postgres::TEMPORAL;
 use crate::functions::periods::Relation;
 
 /// An operator, and of how many words it is.
@@ -47,7 +47,7 @@ pub(super) fn read(parser: &mut Parser<'_>, left: &Expr) -> Option<Result<Expr, 
 
 /// As comparisons: tighter than NOT, AND and OR.
 fn precedence() -> u8 {
-    TemporalDialect.prec_value(Precedence::Like)
+    TEMPORAL.prec_value(Precedence::Like)
 }
 
 fn next(parser: &Parser<'_>) -> Option<Operator> {

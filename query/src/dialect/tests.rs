@@ -387,3 +387,35 @@ fn for_in_functions_is_no_clause() {
         assert!(matches!(one(sql), ParsedStatement::Query(_)), "{sql}");
     }
 }
+
+/// Going back, the parser read what stands within each call twice: twenty of them took seconds.
+#[test]
+fn calls_within_calls_are_read_once() {
+    let nested = |open: &str, inner: &str, close: &str| {
+        format!("SELECT {}{inner}{}", open.repeat(50), close.repeat(50))
+    };
+    let limits = ParseLimits::default();
+    assert!(parse(&nested("coalesce(", "n", ", 1)"), &limits).is_ok());
+    assert!(parse(&nested("abs(", "n", ")"), &limits).is_ok());
+    for wrong in [
+        nested("count( ", "*) FROM t", ""),
+        nested("CAST(", "1", " AS"),
+        nested("CASE WHEN ", "1", " THEN"),
+        nested("EXTRACT(YEAR FROM ", "1", ""),
+        nested("(", "1", ",)"),
+        nested("a[", "1", ""),
+        nested("f(x => ", "1", ""),
+        nested("{'a': ", "1", ""),
+    ] {
+        let state = parse(&wrong, &limits).unwrap_err().sqlstate();
+        assert!(["42601", "54001"].contains(&state.to_string().as_str()), "{wrong}: {state}");
+        // It is a matter of time alone whether this comes back.
+        drop(check_cost(&wrong, &limits));
+    }
+    // Postgres' own dialect goes back at every call: that is found out first, and soon.
+    let deep = check_cost(&nested("abs(", "n", ")"), &limits).unwrap_err();
+    assert_eq!(deep.sqlstate().to_string(), "54001");
+    assert!(
+        check_cost("SELECT pg_catalog.format_type(a, abs(abs(abs(b)))) FROM x", &limits).is_ok()
+    );
+}

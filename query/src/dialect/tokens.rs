@@ -5,7 +5,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Toke
 
 use super::ParseLimits;
 use super::positions::Positions;
-use super::postgres::TemporalDialect;
+use super::postgres::TEMPORAL;
 use crate::error::{Error, Result, SqlState};
 
 /// Tokens of one statement, without white space and comments, and the text they came from.
@@ -55,10 +55,9 @@ pub fn tokenize<'a>(
         return Err(Error::new(SqlState::LimitExceeded, message)
             .with_hint(format!("at most {} bytes are allowed", limits.bytes_max)));
     }
-    let tokens =
-        Tokenizer::new(&TemporalDialect, sql).tokenize_with_location().map_err(|error| {
-            Error::syntax(lower_first(&error.message)).at(positions.character(error.location))
-        })?;
+    let tokens = Tokenizer::new(&TEMPORAL, sql).tokenize_with_location().map_err(|error| {
+        Error::syntax(lower_first(&error.message)).at(positions.character(error.location))
+    })?;
     let tokens: Vec<_> = tokens
         .into_iter()
         .filter(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF))

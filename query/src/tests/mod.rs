@@ -6,6 +6,7 @@ mod catalog;
 mod describe;
 mod erase;
 mod errors;
+mod fuzz;
 mod kit;
 mod period_joins;
 mod periods;

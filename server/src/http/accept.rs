@@ -98,4 +98,15 @@ mod tests {
         assert_eq!(accept("application/json;q=0, */*").unwrap(), Format::Ndjson);
         assert_eq!(accept("image/png").unwrap_err().code.entry().http, 406);
     }
+
+    #[test]
+    fn fuzzed_headers_are_read_or_refused() {
+        let texts = ["text/csv;q=0.5, application/json", "*/*;q=1e309, application/*;q=nan"];
+        everwhen_fuzz::Fuzz::text("accept headers", texts).run_text(|text| {
+            let Ok(value) = HeaderValue::from_str(text) else { return false };
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, value);
+            accepted(&headers).is_ok()
+        });
+    }
 }

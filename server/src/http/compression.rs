@@ -262,4 +262,18 @@ mod tests {
         assert_eq!(coding("identity").unwrap(), None);
         assert_eq!(coding("br").unwrap_err().code.entry().http, 415);
     }
+
+    #[test]
+    fn fuzzed_bodies_are_decompressed_or_refused() {
+        for coding in [Coding::Gzip, Coding::Zstd] {
+            let body = br#"{"sql": "SELECT 1, 2, 3, 4", "params": [1, 1, 1, 1, 1, 1, 1, 1]}"#;
+            let mut encoder = Encoder::new(coding).unwrap();
+            let mut packed = encoder.push(body, true).unwrap();
+            packed.extend(encoder.finish().unwrap());
+            everwhen_fuzz::Fuzz::bytes(coding.name(), [packed]).run(|bytes| {
+                let read = coding.decompress(bytes, 1 << 16);
+                read.is_ok_and(|bytes| bytes.len() <= 1 << 16)
+            });
+        }
+    }
 }

@@ -115,4 +115,17 @@ mod tests {
         let posted = decode(br#"{"stream": "s", "events": [{"value": null}]}"#).unwrap();
         assert_eq!(posted.events[0].value, b"null");
     }
+
+    #[test]
+    fn fuzzed_events_are_read_or_refused() {
+        let bodies = [
+            r#"{"stream": "s", "events": [{"value": {"n": 1.10}, "key": "k"}, {"value": null}]}"#,
+            r#"{"stream": "s", "tenant": "t", "events": [{"value": "AAH/", "key": {"a": [1]},
+                "timestamp": "2026-01-05T00:00:00Z", "headers": {"h": "v"}}]}"#,
+        ];
+        let words = ["stream", "events", "value", "key", "timestamp", "headers", "tenant"];
+        everwhen_fuzz::Fuzz::text("posted events", bodies)
+            .words(&words)
+            .run_text(|text| decode(text.as_bytes()).is_ok());
+    }
 }

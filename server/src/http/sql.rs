@@ -299,4 +299,37 @@ mod tests {
         let nanos = fault(r#"{"sql": "x", "valid_time": "2026-01-05T00:00:00.0000001Z"}"#);
         assert_eq!(nanos.sqlstate, "22008");
     }
+
+    #[test]
+    fn fuzzed_requests_are_read_or_refused() {
+        let requests = [
+            r#"{"sql": "SELECT 1", "params": [1, "a", null, [true], {"b": 1.5e300}], "limit": 3}"#,
+            r#"{"sql": "SELECT $a", "params": {"a": "x"}, "valid_time": "2026-01-05T00:00:00Z"}"#,
+            r#"{"sql": "x", "system_time": "2026-01-06", "basis": "b", "tenant": "t", "limit": 1}"#,
+            r#"{"sql": "x", "int64": "text", "page_size": 100, "timeout_ms": 1500}"#,
+            r#"{"sql": "x", "page": "eyJiIjoiYiIsIm8iOjEsInIiOjIsImQiOjN9"}"#,
+        ];
+        let words = ["sql", "params", "page", "page_size", "basis", "tenant", "limit"];
+        everwhen_fuzz::Fuzz::text("requests", requests)
+            .words(&words)
+            .run_text(|text| decode(text.as_bytes()).is_ok());
+        let bytes = requests.map(|request| request.as_bytes().to_vec());
+        everwhen_fuzz::Fuzz::bytes("bytes of requests", bytes).run(|bytes| decode(bytes).is_ok());
+    }
+
+    #[test]
+    fn fuzzed_page_tokens_are_read_or_refused() {
+        use base64::Engine as _;
+        use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+        let first = decode(br#"{"sql": "x", "page_size": 10}"#).unwrap();
+        let token = first.paging.unwrap().next("basis");
+        let inner = String::from_utf8(URL_SAFE_NO_PAD.decode(&token).unwrap()).unwrap();
+        let of = |token: &str| {
+            let body = json!({"sql": "x", "page": token}).to_string();
+            decode(body.as_bytes()).map(|asked| asked.paging.unwrap().next("basis")).is_ok()
+        };
+        everwhen_fuzz::Fuzz::text("page tokens", [token]).run_text(of);
+        everwhen_fuzz::Fuzz::text("what is in page tokens", [inner])
+            .run_text(|text| of(&URL_SAFE_NO_PAD.encode(text)));
+    }
 }

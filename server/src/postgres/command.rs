@@ -489,4 +489,27 @@ mod tests {
         assert_eq!(command("-- nothing"), Command::Empty);
         assert_eq!(command(";"), Command::Empty);
     }
+
+    #[test]
+    fn fuzzed_statements_of_the_session_are_read_or_refused() {
+        let corpus = [
+            "BEGIN READ ONLY WITH (SNAPSHOT_TOKEN = 'x', CLOCK_TIME = TIMESTAMP '2026-01-05')",
+            "START TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ WRITE, NOT DEFERRABLE",
+            "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+            "SET LOCAL a.b TO 'x', -5, y",
+            "SET TIME ZONE INTERVAL '+00:00'",
+            "ROLLBACK TO SAVEPOINT \"S p\"",
+            "SHOW TRANSACTION ISOLATION LEVEL",
+            "DEALLOCATE PREPARE ALL",
+            "COPY (SELECT a, (b) FROM t) TO STDOUT (FORMAT csv, HEADER true, NULL '')",
+            "COPY \"T\".t (a, \"B\") FROM STDIN WITH CSV DELIMITER E'\\t'",
+            "SELECT pg_catalog.version(), 'x'::regclass FROM information_schema.tables",
+            "CREATE OR REPLACE VIEW v AS SELECT 1",
+            "-- nothing",
+        ];
+        let words = ["READ", "ONLY", "TO", "WITH", "ALL", "FORMAT", "STDIN", "STDOUT", "PREPARE"];
+        everwhen_fuzz::Fuzz::text("statements of a session", corpus)
+            .words(&words)
+            .run_text(|text| Command::of(text).is_ok());
+    }
 }

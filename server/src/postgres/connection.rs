@@ -279,6 +279,9 @@ impl Connection {
             self.output.empty();
             return Ok(());
         }
+        if let Err(failure) = definitions_alone(&parts) {
+            return self.failed(failure, 0);
+        }
         let mut at = 0;
         while let Some((position, sql)) = parts.get(at) {
             let offset = position - 1;
@@ -477,6 +480,22 @@ impl Connection {
     ) -> Result<T, Stop> {
         Ok(attended(&self.input, &self.place, work(&mut self.session)).await??)
     }
+}
+
+/// Refuses a definition beside other statements of the database in one message: Postgres would do
+/// all of them or none, and a definition is done at once.
+fn definitions_alone(parts: &[(usize, String)]) -> Answered<()> {
+    let kinds = parts.iter().filter_map(|(_, sql)| match Command::of(sql) {
+        Ok(Command::Sql(kind)) => Some(kind),
+        _ => None,
+    });
+    let kinds: Vec<Kind> = if parts.len() > 1 { kinds.collect() } else { Vec::new() };
+    if kinds.len() < 2 || !kinds.iter().any(|kind| matches!(kind, Kind::Define(_))) {
+        return Ok(());
+    }
+    let detail = "a definition stands alone in its request";
+    Err(Failure::of_sqlstate("0A000", detail.to_owned())
+        .with_hint("send the statements one by one"))
 }
 
 /// Waits for work, until it is cancelled or the client has gone; the work is dropped then.

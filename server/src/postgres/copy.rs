@@ -707,4 +707,27 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn fuzzed_rows_are_read_or_refused() {
+        let kinds = [None, Some(ColumnType::Int64), Some(ColumnType::Bytes)];
+        let rows = ["a\t1\t\\x0a\n\\N\t2\t\\\\x\r\n\\.\n", "a,1,\"x\"\"y\"\n,,\"\"\n", "!a!;1;x\n"];
+        let rows = rows.map(|rows| rows.as_bytes().to_vec());
+        let csv = "COPY t FROM STDIN (FORMAT csv, HEADER, DELIMITER ';', QUOTE '!', ESCAPE '?')";
+        for sql in ["COPY t FROM STDIN", "COPY t FROM STDIN (FORMAT csv)", csv] {
+            let form = copy(sql).form;
+            everwhen_fuzz::Fuzz::bytes(sql, rows.clone()).run(|bytes| {
+                let (mut reader, mut line) = (Reader::new(form.clone()), 0);
+                let mut keep = |row: Vec<Option<String>>| {
+                    line += 1;
+                    params(row, &kinds, line).map(drop)
+                };
+                // Cut anywhere, as a network does.
+                let cut = bytes.len() / 2;
+                let taken = reader.take(&bytes[..cut], &mut keep);
+                let taken = taken.and_then(|()| reader.take(&bytes[cut..], &mut keep));
+                taken.and_then(|()| reader.end(&mut keep)).is_ok()
+            });
+        }
+    }
 }

@@ -350,4 +350,52 @@ mod tests {
         assert_eq!(startup, Startup::Begin { minor: 0, options });
         assert!(Input::new(&[0xff_u8; 20][..], 1_000).startup().await.is_err());
     }
+
+    /// Runs what reads of bytes that are all there, which never waits.
+    fn at_once<T>(reading: impl Future<Output = T>) -> T {
+        use futures::FutureExt as _;
+        reading.now_or_never().unwrap()
+    }
+
+    #[test]
+    fn fuzzed_messages_come_apart_or_are_refused() {
+        let bind = b"p\0s\0\0\x01\0\x01\0\x02\0\0\0\x02ab\xff\xff\xff\xff\0\x01\0\x01";
+        let messages = [
+            framed(b'Q', b"SELECT 1\0"),
+            framed(b'P', b"s\0SELECT $1\0\0\x02\0\0\0\x17\0\0\0\0"),
+            framed(b'B', bind),
+            framed(b'D', b"Ss\0"),
+            framed(b'E', b"p\0\0\0\0\x05"),
+            framed(b'C', b"Pp\0"),
+            framed(b'd', b"a\tb\n"),
+            framed(b'f', b"why\0"),
+            framed(b'S', b""),
+        ];
+        let two = [messages[1].clone(), messages[2].clone()].concat();
+        let corpus = messages.into_iter().chain([two]);
+        everwhen_fuzz::Fuzz::bytes("messages", corpus).run(|bytes| {
+            let mut input = Input::new(bytes, 1_000);
+            let mut accepted = false;
+            while let Ok(Some(_)) = at_once(input.message()) {
+                accepted = true;
+            }
+            accepted
+        });
+    }
+
+    #[test]
+    fn fuzzed_startups_are_read_or_refused() {
+        let framed = |body: &[u8]| {
+            let length = i32::try_from(body.len() + 4).unwrap().to_be_bytes();
+            [length.as_slice(), body].concat()
+        };
+        let startups = [
+            framed(b"\0\x03\0\0user\0ada\0database\0t\0options\0-c a=b --c=d\0\0"),
+            framed(b"\0\x03\0\x02_pq_.x\0y\0replication\0true\0\0"),
+            framed(&SSL_REQUEST.to_be_bytes()),
+            framed(&[&CANCEL_REQUEST.to_be_bytes()[..], &[0, 0, 0, 1, 0, 0, 0, 2]].concat()),
+        ];
+        everwhen_fuzz::Fuzz::bytes("startups", startups)
+            .run(|bytes| matches!(at_once(Input::new(bytes, 1_000).startup()), Ok(Some(_))));
+    }
 }

@@ -339,4 +339,64 @@ mod tests {
             assert_eq!(binary(value, oid).unwrap_err().sqlstate, "22P03", "{value:?}");
         }
     }
+
+    /// The first four bytes say the type, the next whether the value is binary.
+    fn framed(oid: u32, binary: bool, value: &[u8]) -> Vec<u8> {
+        [&oid.to_be_bytes()[..], &[u8::from(binary)], value].concat()
+    }
+
+    fn binary_parameters() -> Vec<Vec<u8>> {
+        let numeric = [0, 3, 0, 1, 0x40, 0, 0, 1, 0, 1, 0x09, 0x29, 0x17, 0x70];
+        let array = [
+            &[0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 20, 0, 0, 0, 2, 0, 0, 0, 1][..],
+            &[0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 5, 0xff, 0xff, 0xff, 0xff][..],
+        ];
+        let range = [&[2_u8, 0, 0, 0, 8][..], &[0; 8], &[0, 0, 0, 8], &[0, 0, 0, 0, 1, 0, 0, 0]];
+        vec![
+            framed(16, true, &[1]),
+            framed(20, true, &5_i64.to_be_bytes()),
+            framed(23, true, &5_i32.to_be_bytes()),
+            framed(21, true, &5_i16.to_be_bytes()),
+            framed(701, true, &1.5_f64.to_be_bytes()),
+            framed(700, true, &1.5_f32.to_be_bytes()),
+            framed(1700, true, &numeric),
+            framed(1184, true, &1_i64.to_be_bytes()),
+            framed(1082, true, &i32::MAX.to_be_bytes()),
+            framed(1083, true, &1_i64.to_be_bytes()),
+            framed(2950, true, &[7; 16]),
+            framed(3802, true, b"\x01{\"a\": 1}"),
+            framed(1016, true, &array.concat()),
+            framed(3910, true, &range.concat()),
+            framed(25, true, b"text"),
+        ]
+    }
+
+    fn text_parameters() -> Vec<Vec<u8>> {
+        vec![
+            framed(16, false, b"yes"),
+            framed(17, false, b"\\x0aff"),
+            framed(17, false, b"a\\001\\\\"),
+            framed(701, false, b"-Infinity"),
+            framed(114, false, b"{\"a\": [1]}"),
+            framed(1009, false, b"{a,\"b c\",NULL,\"q\\\"\"}"),
+            framed(1016, false, b"{{1,2},{3,4}}"),
+            framed(1231, false, b"{1.5,-2}"),
+            framed(3910, false, b"[\"2026-01-05 00:00:00+00\",)"),
+            framed(0, false, b"x"),
+        ]
+    }
+
+    #[test]
+    fn fuzzed_parameters_are_read_or_refused() {
+        let corpus = binary_parameters().into_iter().chain(text_parameters());
+        everwhen_fuzz::Fuzz::bytes("parameters", corpus).run(|bytes| {
+            let Some((oid, rest)) = bytes.split_first_chunk::<4>() else { return false };
+            let Some((binary, value)) = rest.split_first() else { return false };
+            let (oid, value) = (u32::from_be_bytes(*oid), Bytes::copy_from_slice(value));
+            let Ok(json) = decode(&value, oid, *binary != 0) else { return false };
+            let kind = kind_of(oid).unwrap_or(ColumnType::Text);
+            // Whoever takes it next must not panic either.
+            everwhen_query::columns::json::json_to_value(&json, &kind).is_ok()
+        });
+    }
 }

@@ -315,4 +315,20 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn fuzzed_logs_are_read_or_refused() {
+        let write = |first: u64, count: u32, more: usize| {
+            let body = vec![7; more];
+            [&first.to_le_bytes()[..], &count.to_le_bytes()[..], &body].concat()
+        };
+        let corpus = [
+            log(&[write(1, 2, 20), write(3, 1, 0)]),
+            include_bytes!("../fixtures/format-1/rocks/000016.log").to_vec(),
+        ];
+        let bare = Reading { checksums: false, records: true };
+        everwhen_fuzz::Fuzz::bytes("logs", corpus.clone()).run(|bytes| parse(bytes, bare).is_ok());
+        everwhen_fuzz::Fuzz::bytes("logs with checksums", corpus)
+            .run(|bytes| parse(bytes, ALL).is_ok());
+    }
 }

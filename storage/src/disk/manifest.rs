@@ -154,3 +154,20 @@ fn slice<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = usize::try_from(varint(rest)?).ok()?;
     crate::row::take_slice(rest, length).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fuzzed_edits_are_read_or_refused() {
+        let file = include_bytes!("../fixtures/format-1/rocks/MANIFEST-000017").as_slice();
+        let how = Reading { checksums: true, records: true };
+        let records: Vec<Vec<u8>> = log::read(file, how).unwrap().unwrap().records;
+        everwhen_fuzz::Fuzz::bytes("edits of a manifest", records.clone()).run(|bytes| {
+            let edits = [&[bytes.to_vec()][..], &records].concat();
+            let log = Log { records: edits, ..log::read(&[][..], how).unwrap().unwrap() };
+            of_log(log).is_ok()
+        });
+    }
+}

@@ -8,9 +8,12 @@
 //! A log that lost its end, and a manifest that did, look like those of a process that was killed.
 //! Here stands, written after every synced write, up to which of RocksDB's sequence numbers all is
 //! durable: a directory that opens below it has lost what somebody was told to be there. It is
-//! written in place and not synced: being behind only makes it say less.
+//! made whole under another name, then written in place and not synced: being behind only makes it
+//! say less. Where a write in place fails, it is made anew, or taken away: a half of it would look
+//! like damage.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -37,7 +40,8 @@ pub(crate) struct Witness {
 }
 
 struct State {
-    file: File,
+    /// Nothing where it could not be written.
+    file: Option<File>,
     incarnation: [u8; 16],
     sequence: u64,
     /// A failed write was logged.
@@ -114,17 +118,9 @@ impl Witness {
     /// [`Error::Io`].
     pub(crate) fn open(directory: &Path, incarnation: [u8; 16], sequence: u64) -> Result<Self> {
         let path = path_in(directory);
-        let opened = || -> std::io::Result<File> {
-            let file = File::options().create(true).truncate(false).write(true).open(&path)?;
-            file.write_all_at(&Testimony { incarnation, sequence }.to_bytes(), 0)?;
-            // From here on it has its length and is only written in place.
-            file.sync_all()?;
-            File::open(directory)?.sync_all()?;
-            Ok(file)
-        };
-        let file =
-            opened().map_err(|source| Error::Io { path: path.display().to_string(), source })?;
-        let state = State { file, incarnation, sequence, told: false };
+        let made = make(&path, &Testimony { incarnation, sequence });
+        let file = made.map_err(|source| Error::Io { path: path.display().to_string(), source })?;
+        let state = State { file: Some(file), incarnation, sequence, told: false };
         Ok(Self { path, state: Mutex::new(state) })
     }
 
@@ -136,16 +132,34 @@ impl Witness {
         }
         state.sequence = sequence;
         let testimony = Testimony { incarnation: state.incarnation, sequence };
-        match state.file.write_all_at(&testimony.to_bytes(), 0) {
-            Ok(()) => state.told = false,
-            Err(error) if !state.told => {
-                state.told = true;
+        let in_place = state.file.as_ref().map(|file| file.write_all_at(&testimony.to_bytes(), 0));
+        if matches!(in_place, Some(Ok(()))) {
+            state.told = false;
+            return;
+        }
+        state.file = None;
+        match make(&self.path, &testimony) {
+            Ok(file) => state.file = Some(file),
+            Err(error) => {
+                let removed = fs::remove_file(&self.path);
                 let path = self.path.display();
-                tracing::warn!(%error, %path, "how far the data is durable was not noted");
+                if !std::mem::replace(&mut state.told, true) {
+                    tracing::warn!(%error, ?removed, %path, "how far the data is durable was not noted");
+                }
             }
-            Err(_) => {}
         }
     }
+}
+
+/// Writes the file whole and durably, in place of the one there may be, and returns it open.
+fn make(path: &Path, testimony: &Testimony) -> std::io::Result<File> {
+    let partial = path.with_extension("partial");
+    let mut file = File::create(&partial)?;
+    file.write_all(&testimony.to_bytes())?;
+    file.sync_all()?;
+    fs::rename(&partial, path)?;
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())?;
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -162,6 +176,26 @@ mod tests {
             assert_eq!(Testimony::of_bytes(&bytes), None, "byte {at}");
         }
         assert_eq!(Testimony::of_bytes(&good.to_bytes()[..39]), None);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_in_place_is_made_anew_or_taken_away() {
+        let folder = crate::testing::Directory::new();
+        fs::create_dir_all(&folder.0).unwrap();
+        let witness = Witness::open(&folder.0, [7; 16], 1).unwrap();
+        let unwritable = || File::open(path_in(&folder.0)).unwrap();
+        witness.state.lock().file = Some(unwritable());
+        witness.note(2);
+        let said = |sequence| Some(Testimony { incarnation: [7; 16], sequence });
+        assert_eq!(read(&folder.0).unwrap(), said(2));
+        witness.state.lock().file = Some(unwritable());
+        let in_the_way = path_in(&folder.0).with_extension("partial");
+        fs::create_dir(&in_the_way).unwrap();
+        witness.note(3);
+        assert_eq!(read(&folder.0).unwrap(), None);
+        fs::remove_dir(&in_the_way).unwrap();
+        witness.note(4);
+        assert_eq!(read(&folder.0).unwrap(), said(4));
     }
 
     #[test]

@@ -174,6 +174,11 @@ impl Described {
             .collect();
         sources.sort_unstable();
         let live = engine.db().live_files()?;
+        // The engine says 0 of a table file whose properties it could not read, and no more.
+        if let Some(file) = live.iter().find(|file| file.num_entries == 0) {
+            let why = format!("table file {} cannot be read", file.name);
+            return Err(Error::Corrupt { what: "checkpoint", why });
+        }
         let families = Family::ALL
             .into_iter()
             .map(|family| {

@@ -183,4 +183,17 @@ mod tests {
         assert_eq!(manifest().to_text().unwrap(), pinned);
         assert_eq!(Manifest::of_text(pinned.as_bytes()).unwrap(), manifest());
     }
+
+    #[test]
+    fn fuzzed_manifests_are_read_or_refused() {
+        let text = manifest().to_text().unwrap();
+        let (_, document) = text.split_once('\n').unwrap();
+        everwhen_fuzz::Fuzz::text("manifests", [document]).run_text(|document| {
+            let hash = super::super::files::sha256_of(document.as_bytes());
+            let head = format!("everwhen {} {} sha256 {hash}", KIND.word, KIND.format);
+            let whole = Manifest::of_text(format!("{head}\n{document}").as_bytes());
+            let _ = Manifest::of_text(document.as_bytes());
+            whole.is_ok_and(|manifest| manifest.to_text().is_ok() && manifest.bytes() > 0)
+        });
+    }
 }

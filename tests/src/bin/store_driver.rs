@@ -1,21 +1,24 @@
 //! Writes a workload to a store, batch by batch, and says what became of each: the process that
 //! the fault suites kill, starve and lie to.
 //!
-//! `everwhen-store-driver DIR SEED COUNT RESERVE`: COUNT batches of the workload of SEED, from where
-//! the store in DIR stands, with RESERVE bytes of the disk left alone. Prints `opened N`, `acked N`
-//! once N batches are durable, `full N` while they are refused, `done`. Exit status: 0 done, 3 not
-//! opened, 4 the store holds something else, 5 a promise was broken, 6 no more writes.
+//! `everwhen-store-driver DIR SEED COUNT RESERVE [SNAPSHOTS]`: COUNT batches of the workload of SEED, from
+//! where the store in DIR stands, with RESERVE bytes of the disk left alone; now and then a snapshot
+//! into SNAPSHOTS. Prints `opened N`, `acked N` once N batches are durable, `full N` while they are
+//! refused, `snapshot S of N`, `unreadable` for a read that failed, `done`. Exit status: 0 done, 3
+//! not opened, 4 the store holds something else, 5 a promise was broken, 6 no more writes.
 
 #![allow(clippy::unwrap_used, reason = "a driver that cannot go on panics, which its suite sees")]
 
 use std::io::Write as _;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use everwhen_storage::snapshot::{self, Target};
 use everwhen_storage::{Batch, Committed, Error, ManualClock, Options, Store, Tuning};
-use everwhen_tests::workload::{CLOCK, Workload};
+use everwhen_tests::workload::{CLOCK, Unequal, Workload};
 
 const NOT_OPENED: u8 = 3;
 const FOREIGN: u8 = 4;
@@ -25,21 +28,29 @@ const STOPPED: u8 = 6;
 /// So often a refused batch is tried again, with a pause.
 const TRIES: usize = 300;
 const PAUSE: Duration = Duration::from_millis(100);
+/// Batches between two snapshots.
+const SNAPSHOT_EVERY: usize = 10;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [dir, seed, count, reserve] = arguments.as_slice() else {
-        eprintln!("usage: everwhen-store-driver DIR SEED COUNT RESERVE");
+    let [dir, seed, count, reserve, snapshots @ ..] = arguments.as_slice() else {
+        eprintln!("usage: everwhen-store-driver DIR SEED COUNT RESERVE [SNAPSHOTS]");
         return ExitCode::from(2);
     };
     let workload = Workload::new(seed.parse().unwrap(), count.parse().unwrap());
-    match run(&workload, dir.into(), reserve.parse().unwrap()) {
+    let target = snapshots.first().map(|place| Target::at(place).unwrap());
+    match run(&workload, dir.into(), reserve.parse().unwrap(), target.as_ref()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(code) => ExitCode::from(code),
     }
 }
 
-fn run(workload: &Workload, path: PathBuf, disk_reserve_bytes: u64) -> Result<(), u8> {
+fn run(
+    workload: &Workload,
+    path: PathBuf,
+    disk_reserve_bytes: u64,
+    target: Option<&Target>,
+) -> Result<(), u8> {
     let clock = Arc::new(ManualClock::at(CLOCK));
     let options = Options { path, clock, sync: true, block_cache_bytes: 8 << 20 };
     // Little memory, so that flushes and compactions are under way all the time.
@@ -50,6 +61,7 @@ fn run(workload: &Workload, path: PathBuf, disk_reserve_bytes: u64) -> Result<()
     })?;
     let mut place = position(workload, &store)?;
     say(&format!("opened {place}"));
+    let mut last_snapshot = place;
     while place < workload.batches.len() {
         // Several at once now and then, for a shared sync.
         let until = workload.batches.len().min(place + 1 + place % 3);
@@ -68,7 +80,12 @@ fn run(workload: &Workload, path: PathBuf, disk_reserve_bytes: u64) -> Result<()
         if place % 7 == 0 {
             keep_cursor(&store, place)?;
         }
+        if place >= last_snapshot + SNAPSHOT_EVERY || place == workload.batches.len() {
+            last_snapshot = place;
+            target.iter().for_each(|target| take_snapshot(&store, target, place));
+        }
     }
+    compare(workload, &store)?;
     store.close().map_err(|error| {
         say(&format!("not closed: {error}"));
         STOPPED
@@ -79,9 +96,34 @@ fn run(workload: &Workload, path: PathBuf, disk_reserve_bytes: u64) -> Result<()
 
 fn position(workload: &Workload, store: &Store) -> Result<usize, u8> {
     workload.position(store).map_err(|why| {
-        say(&why);
-        FOREIGN
+        say(&why.to_string());
+        match why {
+            Unequal::Differs(_) => FOREIGN,
+            Unequal::Unreadable(_) => STOPPED,
+        }
     })
+}
+
+/// Compares all that can be read with the model. A read that fails is no wrong answer.
+fn compare(workload: &Workload, store: &Store) -> Result<(), u8> {
+    match workload.compare(store) {
+        Ok(()) => Ok(()),
+        Err(Unequal::Unreadable(why)) => {
+            say(&format!("unreadable: {why}"));
+            Ok(())
+        }
+        Err(Unequal::Differs(why)) => {
+            say(&why);
+            Err(BROKEN)
+        }
+    }
+}
+
+fn take_snapshot(store: &Store, target: &Target, place: usize) {
+    match snapshot::create(store, target, &|_| ControlFlow::Continue(())) {
+        Ok(created) => say(&format!("snapshot {} of {place}", created.manifest.snapshot)),
+        Err(error) => say(&format!("no snapshot: {error}")),
+    }
 }
 
 /// Hands all batches in, then waits for each; the first error counts.
@@ -105,11 +147,8 @@ fn wait_for_room(workload: &Workload, store: &Store, place: &mut usize) -> Resul
     let Some(batch) = workload.batches.get(*place) else { return Ok(()) };
     for attempt in 0..TRIES {
         // Reads go on whatever becomes of writes.
-        if attempt % 20 == 0
-            && let Err(why) = workload.compare(store)
-        {
-            say(&why);
-            return Err(BROKEN);
+        if attempt % 20 == 0 {
+            compare(workload, store)?;
         }
         match write(store, std::slice::from_ref(batch)) {
             Ok(_) => {

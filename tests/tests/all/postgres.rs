@@ -1,57 +1,12 @@
 //! The Postgres wire below any driver: what the protocol says of wrong messages and of the end.
 
+use everwhen_tests::postgres::{Wire, sqlstate};
 use everwhen_tests::process::Server;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// A connection that reads and writes messages as they are.
-struct Wire(TcpStream);
-
-impl Wire {
-    async fn open(server: &Server) -> Self {
-        let stream = TcpStream::connect(&server.postgres).await.unwrap();
-        let mut wire = Self(stream);
-        wire.send_startup(b"\0\x03\0\0user\0ada\0\0").await;
-        wire.until(b'Z').await;
-        wire
-    }
-
-    async fn send_startup(&mut self, body: &[u8]) {
-        let length = i32::try_from(body.len() + 4).unwrap().to_be_bytes();
-        self.0.write_all(&[length.as_slice(), body].concat()).await.unwrap();
-    }
-
-    async fn send(&mut self, kind: u8, body: &[u8]) {
-        let length = i32::try_from(body.len() + 4).unwrap().to_be_bytes();
-        self.0.write_all(&[&[kind], length.as_slice(), body].concat()).await.unwrap();
-    }
-
-    /// Returns the next message; nothing where the connection has ended.
-    async fn message(&mut self) -> Option<(u8, Vec<u8>)> {
-        let kind = self.0.read_u8().await.ok()?;
-        let length = usize::try_from(self.0.read_i32().await.ok()?).unwrap();
-        let mut body = vec![0; length - 4];
-        self.0.read_exact(&mut body).await.ok()?;
-        Some((kind, body))
-    }
-
-    /// Returns the kinds of the messages up to one, and the last body.
-    async fn until(&mut self, last: u8) -> (String, Vec<u8>) {
-        let mut kinds = String::new();
-        loop {
-            let (kind, body) = self.message().await.expect("the connection has ended");
-            kinds.push(char::from(kind));
-            if kind == last {
-                return (kinds, body);
-            }
-        }
-    }
-}
-
-fn sqlstate(error: &[u8]) -> String {
-    let fields = error.split(|byte| *byte == 0);
-    let code = fields.into_iter().find(|field| field.first() == Some(&b'C')).unwrap();
-    String::from_utf8_lossy(&code[1..]).into_owned()
+async fn open(server: &Server) -> Wire {
+    Wire::open(&server.postgres, "ada", None).await.unwrap()
 }
 
 async fn server(dir: &tempfile::TempDir) -> Server {
@@ -70,8 +25,8 @@ async fn nonsense_ends_nothing_but_its_connection() {
         b"D\0\0\0\x05X",
     ];
     for bytes in nonsense {
-        let mut wire = Wire::open(&server).await;
-        wire.0.write_all(bytes).await.unwrap();
+        let mut wire = open(&server).await;
+        wire.send_raw(bytes).await;
         let (kind, error) = wire.message().await.unwrap();
         assert_eq!(kind, b'E');
         assert!(["08P01", "54000"].contains(&sqlstate(&error).as_str()), "{error:?}");
@@ -84,7 +39,7 @@ async fn nonsense_ends_nothing_but_its_connection() {
         stream.read_to_end(&mut answer).await.ok();
         assert_eq!(answer.first(), Some(&b'E'), "{answer:?}");
     }
-    let mut wire = Wire::open(&server).await;
+    let mut wire = open(&server).await;
     wire.send(b'Q', b"SELECT 1\0").await;
     assert_eq!(wire.until(b'Z').await.0, "TDCZ");
     server.stop().unwrap();
@@ -94,7 +49,7 @@ async fn nonsense_ends_nothing_but_its_connection() {
 async fn after_a_failure_messages_are_passed_over_until_sync() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = server(&dir).await;
-    let mut wire = Wire::open(&server).await;
+    let mut wire = open(&server).await;
     wire.send(b'P', b"\0SELECT nope FROM nothing\0\0\0").await;
     wire.send(b'B', b"\0\0\0\0\0\0\0\0").await;
     wire.send(b'D', b"P\0").await;
@@ -121,8 +76,8 @@ async fn after_a_failure_messages_are_passed_over_until_sync() {
 async fn the_end_of_the_server_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = server(&dir).await;
-    let mut idle = Wire::open(&server).await;
-    let mut busy = Wire::open(&server).await;
+    let mut idle = open(&server).await;
+    let mut busy = open(&server).await;
     busy.send(b'Q', b"SELECT count(*) FROM generate_series(1, 20000000)\0").await;
     server.stop().unwrap();
     let (kind, error) = idle.message().await.unwrap();

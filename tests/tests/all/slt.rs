@@ -1,12 +1,14 @@
 //! The files of `tests/slt`: SQL statements with the rows or the error that each must answer. Each
-//! file runs in an empty database of its own; `script` has the form of the files, `transport` the
-//! ways to a server and the text form of values, which is the same on all of them.
+//! file runs over every protocol, each time in an empty database of its own, and must answer the same;
+//! `script` has the form of the files, `transport` the ways to a server and the text form of values,
+//! which is the same on all of them.
 //!
 //! `EVERWHEN_SLT=name` runs the files whose names contain it; `EVERWHEN_SLT_UPDATE=1` writes the
 //! rows that were found into the files, for whoever then reads them through.
 
 mod script;
 mod transport;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,10 +19,13 @@ use everwhen_tests::process::Server;
 
 use script::{Record, Script, Step};
 use transport::{Http, Outcome, Transport};
+use wire::Postgres;
 
 /// What the clock of every file's server says at its beginning.
 const CLOCK: &str = "2026-01-10T12:00:00Z";
-const STATEMENTS_MIN: usize = 600;
+/// Over both protocols together.
+const STATEMENTS_MIN: usize = 1_200;
+const PROTOCOLS: [&str; 2] = ["http", "postgres"];
 const MISMATCHES_SHOWN_MAX: usize = 100;
 
 fn folder() -> PathBuf {
@@ -55,8 +60,11 @@ struct Run<'a> {
 impl Run<'_> {
     async fn all(mut self, tally: &mut Tally) {
         for index in 0..self.script.steps.len() {
-            let (line, step) = self.script.steps[index].clone();
-            match step {
+            let placed = self.script.steps[index].clone();
+            if !placed.is_for(self.transport.name()) {
+                continue;
+            }
+            match placed.step {
                 Step::Clock(at) => self.server.client.set_clock(&at).await.unwrap(),
                 Step::Tenant(name) => self.transport.set_tenant(&name),
                 Step::Let { name, sql } => {
@@ -71,7 +79,8 @@ impl Run<'_> {
                     let sql = self.filled(&record.sql);
                     let found = self.transport.run(&sql).await;
                     if let Some(mismatch) = self.checked(index, &record, &found) {
-                        let place = format!("{}:{line}", self.script.name);
+                        let (name, over) = (&self.script.name, self.transport.name());
+                        let place = format!("{name}:{} over {over}", placed.line);
                         tally.mismatches.push(format!("{place}\n{sql}\n{mismatch}"));
                     }
                 }
@@ -91,7 +100,7 @@ impl Run<'_> {
             return None;
         }
         if let (true, Some(found)) = (updating(), record.with_rows_of(found)) {
-            self.script.steps[index].1 = Step::Record(found);
+            self.script.steps[index].step = Step::Record(found);
             return None;
         }
         Some(format!("expected {}\nfound {}", record.expected_text(), record.found_text(found)))
@@ -112,12 +121,9 @@ async fn every_statement_answers_what_its_file_says() {
         if !script.name.contains(&only) {
             continue;
         }
-        let dir = tempfile::tempdir().unwrap();
-        let server = Server::start(&dir.path().join("data"), Some(CLOCK)).await.unwrap();
-        let mut transport = Http::new(server.client.clone());
-        let names = BTreeMap::new();
-        let run = Run { server: &server, transport: &mut transport, script: &mut script, names };
-        run.all(&mut tally).await;
+        for over in PROTOCOLS {
+            run_over(over, &mut script, &mut tally).await;
+        }
         if updating() {
             script.write(&path);
         }
@@ -129,6 +135,19 @@ async fn every_statement_answers_what_its_file_says() {
         "only {} statements were found",
         tally.statements
     );
+}
+
+/// Runs a file over one protocol.
+async fn run_over(protocol: &str, script: &mut Script, tally: &mut Tally) {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("data"), Some(CLOCK)).await.unwrap();
+    let mut transport: Box<dyn Transport> = match protocol {
+        "http" => Box::new(Http::new(server.client.clone())),
+        _ => Box::new(Postgres::new(&server.postgres)),
+    };
+    assert_eq!(transport.name(), protocol);
+    let names = BTreeMap::new();
+    Run { server: &server, transport: transport.as_mut(), script, names }.all(tally).await;
 }
 
 fn report(tally: &Tally) -> String {

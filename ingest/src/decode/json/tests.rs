@@ -176,3 +176,29 @@ fn columns_about_the_record_are_built_where_wanted() {
         decoded.rejected.iter().map(|(_, rejection)| rejection.reason.as_str()).collect();
     assert!(reasons[0].contains("UTF-8") && reasons[1].contains("record_bytes_max = 5"));
 }
+
+#[test]
+fn fuzzed_records_are_rows_or_rejections() {
+    let corpus = [
+        r#"{"t":"a\"b","i":-5,"f":1e300,"b":true,"at":"2026-01-05T09:00:00.5Z","d":"1970-01-02"}"#,
+        r#"{"j":{"x":[1,{"y":null}]},"m":12.345,"other":{"x":[true]},"t":"\u00e9\ud83e\udd80"}"#,
+        r#"{"i":9223372036854775807,"f":"NaN","m":"-0.000000001","at":null,"d":"2026-02-28"}"#,
+    ];
+    let whole = StreamDef { columns: None, ..every_type() };
+    for (name, stream) in [("records of columns", every_type()), ("records of a payload", whole)] {
+        let decoder = JsonDecoder::new(&stream, &all(&stream), 1 << 20);
+        let words = ["t", "i", "f", "b", "at", "d", "j", "m"];
+        let fuzz = everwhen_fuzz::Fuzz::text(name, corpus).words(&words);
+        fuzz.run_text(|text| {
+            let decoded = decoder.decode(&records(&[text, "{}"])).expect("decodes");
+            assert_eq!(decoded.rows.len() + decoded.rejected.len(), 2);
+            decoded.rejected.is_empty()
+        });
+        let bytes = corpus.map(|record| record.as_bytes().to_vec());
+        everwhen_fuzz::Fuzz::bytes(name, bytes).run(|bytes| {
+            let mut batch = records(&["{}"]);
+            batch.push(&Record { value: Some(bytes), ..record("") }, 1 << 20);
+            decoder.decode(&batch).expect("decodes").rejected.is_empty()
+        });
+    }
+}

@@ -182,4 +182,20 @@ mod tests {
     fn unended_quote_runs_to_the_end() {
         assert_eq!(texts("SELECT 'é; x"), ["SELECT 'é; x"]);
     }
+
+    #[test]
+    fn fuzzed_texts_are_cut_somewhere() {
+        let corpus = [
+            "BEGIN; INSERT INTO t VALUES ('a;b', \"c;d\"); COMMIT; SELECT $$;$$, $x$ ; $x$ -- ;\n;",
+            "/* ; /* ; */ */ SELECT 'it''s', E'\\';' ; SELECT 2",
+            "START TRANSACTION; UPDATE t SET é = '\u{1F980}'; ROLLBACK",
+        ];
+        everwhen_fuzz::Fuzz::text("texts of a shell", corpus).run_text(|text| {
+            let _ = reads(text);
+            let pieces = statements(text);
+            let within = |piece: &Piece<'_>| text.contains(piece.text) && !piece.text.is_empty();
+            assert!(pieces.iter().all(within), "{pieces:?}");
+            pieces.len() > 1
+        });
+    }
 }

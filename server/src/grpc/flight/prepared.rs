@@ -177,4 +177,16 @@ mod tests {
         assert_eq!(create(now).unwrap_err().code, Code::Busy);
         create(now + UNUSED_LIFE * 2).unwrap();
     }
+
+    #[test]
+    fn fuzzed_handles_are_found_or_refused() {
+        let (all, now) = (PreparedStatements::default(), Instant::now());
+        let handle = all.create(now, Prepared::default()).unwrap().into_bytes();
+        let known = handle.clone();
+        everwhen_fuzz::Fuzz::bytes("handles of prepared statements", [handle]).run(|bytes| {
+            let found = all.get(now, bytes).is_ok();
+            assert_eq!(found, bytes == known);
+            found
+        });
+    }
 }

@@ -230,4 +230,20 @@ mod tests {
         assert_eq!(tickets.cancel(&tenant, &handle).unwrap().as_deref(), Some("q"));
         assert!(tickets.cancel(&tenant, &handle).is_err());
     }
+
+    #[test]
+    fn fuzzed_handles_are_found_or_refused() {
+        let (tickets, tenant, now) = (Tickets::default(), Tenant::default(), Instant::now());
+        let again = Holds::Again(Box::new(Statement::new("SELECT 1")));
+        let handle = tickets.keep(now, tenant.clone(), Some("q".to_owned()), again);
+        let known = handle.clone();
+        everwhen_fuzz::Fuzz::text("handles of tickets", [handle]).run_text(|text| {
+            let taken = tickets.take(now, &tenant, text).is_ok();
+            // Nothing but the handle itself may end it.
+            if text != known {
+                assert!(!taken && tickets.cancel(&tenant, text).is_err(), "{text:?}");
+            }
+            taken
+        });
+    }
 }

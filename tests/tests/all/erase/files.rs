@@ -1,11 +1,28 @@
 //! Looking for values in every file below a directory: as they are, in hex of either case (which is
-//! how RocksDB's log names keys), in base64, and in what
-//! RocksDB shows of them once decompressed.
+//! how RocksDB's log names keys), in base64, all three in compressed blocks, too, and in what
+//! RocksDB shows of its entries.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use rocksdb::{DB, IteratorMode, Options};
+
+use super::blocks;
+
+/// The places of values that stand in files.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// In the bytes of a file.
+    pub plain: BTreeSet<usize>,
+    /// In what a block of a file holds once decompressed.
+    pub compressed: BTreeSet<usize>,
+}
+
+impl Found {
+    pub fn all(&self) -> BTreeSet<usize> {
+        self.plain.union(&self.compressed).copied().collect()
+    }
+}
 
 /// Bytes at the start of a spelling that need not be there.
 const SHARED: usize = 4;
@@ -49,8 +66,8 @@ impl Wanted {
     }
 
     /// Returns which of the values stand in a file below a directory.
-    pub fn in_files(&self, directory: &Path) -> BTreeSet<usize> {
-        let mut found = BTreeSet::new();
+    pub fn in_files(&self, directory: &Path) -> Found {
+        let mut found = Found::default();
         let mut open = vec![directory.to_owned()];
         while let Some(directory) = open.pop() {
             for entry in std::fs::read_dir(directory).unwrap() {
@@ -58,7 +75,9 @@ impl Wanted {
                 if path.is_dir() {
                     open.push(path);
                 } else {
-                    self.look(&std::fs::read(&path).unwrap(), &mut found);
+                    let file = std::fs::read(&path).unwrap();
+                    self.look(&file, &mut found.plain);
+                    blocks::each(&file, |block| self.look(block, &mut found.compressed));
                 }
             }
         }

@@ -16,7 +16,9 @@
 //! ```
 //!
 //! Types: T text, I int64, R float64 and decimals, B bool, P timestamptz, D date, ? all others.
-//! With `rowsort` the order of rows is of no account. An empty text is shown as `(empty)`.
+//! With `rowsort` the order of rows is of no account. An empty text is shown as `(empty)`. A line
+//! `onlyif http` or `onlyif postgres` before a record keeps it to that protocol: for what only one
+//! of them has, or both have otherwise by their own rules.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -47,10 +49,26 @@ pub struct Record {
     expected: Expected,
 }
 
-/// A file: its steps with the numbers of their lines, and its remarks by the step they precede.
+/// A step, and where and for whom it stands.
+#[derive(Clone)]
+pub struct Placed {
+    pub line: usize,
+    /// The protocol that alone has it.
+    only: Option<String>,
+    pub step: Step,
+}
+
+impl Placed {
+    /// True where a protocol is to take the step.
+    pub fn is_for(&self, protocol: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| only == protocol)
+    }
+}
+
+/// A file: its steps, and its remarks by the step they precede.
 pub struct Script {
     pub name: String,
-    pub steps: Vec<(usize, Step)>,
+    pub steps: Vec<Placed>,
     remarks: Vec<Vec<String>>,
 }
 
@@ -76,7 +94,11 @@ impl Script {
                     body.push(line);
                 }
                 let place = format!("{}:{}", script.name, index + 1);
-                script.steps.push((index + 1, step(line, &body, &place)));
+                let (only, head, body) = match line.strip_prefix("onlyif ") {
+                    Some(protocol) => (Some(protocol.to_owned()), body[0], &body[1..]),
+                    None => (None, line, body.as_slice()),
+                };
+                script.steps.push(Placed { line: index + 1, only, step: step(head, body, &place) });
                 script.remarks.push(Vec::new());
             }
         }
@@ -90,7 +112,10 @@ impl Script {
             for line in remarks {
                 let _ = writeln!(text, "{line}");
             }
-            if let Some((_, step)) = self.steps.get(index) {
+            if let Some(Placed { only, step, .. }) = self.steps.get(index) {
+                if let Some(protocol) = only {
+                    let _ = writeln!(text, "onlyif {protocol}");
+                }
                 let _ = writeln!(text, "{}\n", step_text(step));
             }
         }

@@ -36,6 +36,9 @@ impl fmt::Display for Outcome {
 
 /// A protocol that statements run over.
 pub trait Transport: Send {
+    /// Returns the protocol's name, as `onlyif` calls it.
+    fn name(&self) -> &'static str;
+
     /// Changes to another tenant.
     fn set_tenant(&mut self, name: &str);
 
@@ -76,6 +79,10 @@ impl Http {
 }
 
 impl Transport for Http {
+    fn name(&self) -> &'static str {
+        "http"
+    }
+
     fn set_tenant(&mut self, name: &str) {
         name.clone_into(&mut self.tenant);
     }
