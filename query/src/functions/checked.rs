@@ -131,7 +131,7 @@ impl ScalarUDFImpl for Checked {
         Ok(DataType::Int64)
     }
 
-    fn display_name(&self, args: &[Expr]) -> DataFusionResult<String> {
+    fn schema_name(&self, args: &[Expr]) -> DataFusionResult<String> {
         let mut operands = args.iter();
         let mut shown: Vec<String> = Vec::new();
         for step in &self.steps {
@@ -150,10 +150,6 @@ impl ScalarUDFImpl for Checked {
             shown.push(text);
         }
         Ok(shown.pop().unwrap_or_default())
-    }
-
-    fn schema_name(&self, args: &[Expr]) -> DataFusionResult<String> {
-        self.display_name(args)
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {

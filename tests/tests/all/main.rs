@@ -31,4 +31,3 @@ mod sinks;
 mod slt;
 mod snapshots;
 mod tidy;
-mod tools;
