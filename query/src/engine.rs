@@ -179,6 +179,8 @@ impl Engine {
     pub async fn execute(&self, request: Request) -> Result<Outcome> {
         let inner = Arc::clone(&self.0);
         let limit = request.timeout.unwrap_or(inner.options.timeout);
+        // The same request can be run again.
+        let request = Request { interrupt: request.interrupt.inner(), ..request };
         let guard = request.interrupt.on_drop();
         Ok(match in_task(limit, async move { inner.run(request).await }).await? {
             Outcome::Rows(rows) => Outcome::Rows(rows.held_by(guard)),
@@ -239,6 +241,7 @@ impl Engine {
     pub async fn catalog(&self, request: Request, names: Names) -> Result<RowsAnswer> {
         let inner = Arc::clone(&self.0);
         let limit = request.timeout.unwrap_or(inner.options.timeout);
+        let request = Request { interrupt: request.interrupt.inner(), ..request };
         let guard = request.interrupt.on_drop();
         let run = async move { catalog::run(&inner, &request, &names).await };
         Ok(in_task(limit, run).await?.held_by(guard))
@@ -454,6 +457,7 @@ impl Inner {
             Show::Mappings => named(Kind::Mapping),
             Show::Projections => named(Kind::Projection),
             Show::Views => named(Kind::View),
+            Show::Indexes => named(Kind::Index),
         };
         let column: ArrayRef = Arc::new(StringArray::from(values));
         let batch = RecordBatch::try_from_iter([(show.column(), column)])?;

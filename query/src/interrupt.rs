@@ -30,16 +30,30 @@ use crate::session::StatementContext;
 
 /// Whether a statement's work is still wanted.
 #[derive(Debug, Clone, Default)]
-pub struct Interrupt(Arc<AtomicBool>);
+pub struct Interrupt {
+    stopped: Arc<AtomicBool>,
+    /// What stops it, too.
+    outer: Option<Arc<Interrupt>>,
+}
 
 impl Interrupt {
+    /// Returns one that stops with this one, but not the other way round.
+    pub(crate) fn inner(&self) -> Self {
+        Self { stopped: Arc::default(), outer: Some(Arc::new(self.clone())) }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+            || self.outer.as_ref().is_some_and(|outer| outer.is_stopped())
+    }
+
     /// Returns a guard that stops the work when it is dropped.
     pub fn on_drop(&self) -> InterruptOnDrop {
         InterruptOnDrop(self.clone())
     }
 
     fn check(&self) -> Result<(), Error> {
-        if self.0.load(Ordering::Relaxed) {
+        if self.is_stopped() {
             return Err(Error::new(SqlState::QueryCanceled, "the statement was cancelled"));
         }
         Ok(())
@@ -52,7 +66,7 @@ pub struct InterruptOnDrop(Interrupt);
 
 impl Drop for InterruptOnDrop {
     fn drop(&mut self) {
-        self.0.0.store(true, Ordering::Relaxed);
+        self.0.stopped.store(true, Ordering::Relaxed);
     }
 }
 

@@ -194,6 +194,7 @@ pub enum Show {
     Mappings,
     Projections,
     Views,
+    Indexes,
 }
 
 impl Show {
@@ -207,6 +208,7 @@ impl Show {
             Self::Mappings => "mapping",
             Self::Projections => "projection",
             Self::Views => "view",
+            Self::Indexes => "index",
         }
     }
 }
@@ -369,10 +371,11 @@ fn show(cursor: &mut Cursor<'_, '_>) -> Result<ParsedStatement> {
         "mappings" => Show::Mappings,
         "projections" => Show::Projections,
         "views" => Show::Views,
+        "indexes" => Show::Indexes,
         _ => {
             let message = format!("\"{name}\" cannot be shown");
             return Err(Error::new(SqlState::UndefinedObject, message).at(position).with_hint(
-                "SHOW knows snapshot_token, clock_time, tables, views, streams, mappings and projections",
+                "SHOW knows snapshot_token, clock_time, tables, views, indexes, streams, mappings and projections",
             ));
         }
     };

@@ -50,10 +50,23 @@ fn row_cells(row: &Value) -> Vec<String> {
         .iter()
         .map(|cell| match cell {
             Value::Null => "NULL".to_owned(),
-            Value::String(text) => text.replace('\n', "\\n"),
+            Value::String(text) => harmless(text),
             other => other.to_string(),
         })
         .collect()
+}
+
+/// Returns a text for a terminal: with its lines, but without what would move the cursor.
+fn harmless(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.trim_end_matches('\n').chars() {
+        match character {
+            '\n' => out.push('\n'),
+            control if control.is_control() => out.extend(control.escape_default()),
+            other => out.push(other),
+        }
+    }
+    out
 }
 
 /// Writes rows as a list of objects, one a line. Names may repeat, so no map is built.
@@ -82,6 +95,11 @@ mod tests {
             "columns": [{"name": "id", "type": "int64"}, {"name": "name", "type": "text"}],
             "rows": [[1, "a"], [2, null]],
         })
+    }
+
+    #[test]
+    fn what_would_move_the_cursor_is_escaped() {
+        assert_eq!(harmless("a\tb\x1b[2J\nc\n"), "a\\tb\\u{1b}[2J\nc");
     }
 
     #[test]
