@@ -7,8 +7,9 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{JoinSide, JoinType, NullEquality};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec};
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
 use super::condition::Overlap;
 use super::{Joined, PeriodJoinExec};
@@ -69,7 +70,7 @@ fn period_join(node: &Arc<dyn ExecutionPlan>) -> DataFusionResult<Option<PeriodJ
     } else {
         None
     };
-    let Some(joined) = joined else { return Ok(None) };
+    let Some(mut joined) = joined else { return Ok(None) };
     let (left, right) = (joined.left.schema(), joined.right.schema());
     let Some(overlap) = Overlap::of(&joined.filter, &left, &right)? else { return Ok(None) };
     let indexed = match joined.join_type {
@@ -79,5 +80,15 @@ fn period_join(node: &Arc<dyn ExecutionPlan>) -> DataFusionResult<Option<PeriodJ
         JoinType::Left => JoinSide::Right,
         _ => return Ok(None),
     };
+    joined.left = in_one_partition(joined.left);
+    joined.right = in_one_partition(joined.right);
     PeriodJoinExec::new(joined, overlap, indexed).map(Some)
+}
+
+/// Brings partitions together, such as those of UNION ALL: the rules that would come to it have been.
+fn in_one_partition(input: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
+    match input.output_partitioning().partition_count() {
+        1 => input,
+        _ => Arc::new(CoalescePartitionsExec::new(input)),
+    }
 }
