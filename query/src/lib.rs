@@ -20,6 +20,7 @@ mod microseconds;
 mod overlay;
 mod page;
 mod params;
+mod period_aggregate;
 mod period_join;
 pub mod plan;
 mod read;

@@ -24,10 +24,12 @@ use everwhen_storage::{Basis, ColumnType, Hold, Store, Tenant, TxId, View};
 
 use crate::columns::{field_of, timestamp_type};
 use crate::error::Result;
+use crate::functions::periods::PeriodsInOrder;
 use crate::functions::{self, BoundedConcatenation, IntervalsByLength};
 use crate::interrupt::Interrupt;
 use crate::microseconds::BoundsInMicroseconds;
 use crate::overlay::Pending;
+use crate::period_aggregate::{ConstantIntervals, Planner};
 use crate::period_join::PeriodJoins;
 
 /// The catalog of every session.
@@ -169,6 +171,27 @@ pub fn planning_session(references: Vec<NamedTable>) -> Result<SessionState> {
     Ok(state)
 }
 
+/// Builds a session over tables that no store keeps, for measuring and testing operators: the
+/// functions and rules of a statement's session, in so many partitions, within a runtime's memory.
+///
+/// # Errors
+/// XX000 where something cannot be registered.
+pub fn session_over(
+    tables: Vec<NamedTable>,
+    partitions: usize,
+    runtime: Arc<RuntimeEnv>,
+) -> Result<SessionContext> {
+    let base = BASE.clone();
+    let config = base.config().clone().with_target_partitions(partitions);
+    let mut state = SessionStateBuilder::new_from_existing(base)
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_catalog_list(catalogs(tables, Vec::new())?)
+        .build();
+    functions::register_clock(&mut state, None)?;
+    Ok(SessionContext::new_with_state(state))
+}
+
 fn catalogs(
     references: Vec<NamedTable>,
     system_tables: Vec<NamedTable>,
@@ -208,6 +231,9 @@ fn base_state() -> SessionState {
         .with_analyzer_rule(Arc::new(BoundsInMicroseconds))
         .with_analyzer_rule(Arc::new(IntervalsByLength))
         .with_analyzer_rule(Arc::new(BoundedConcatenation))
+        .with_analyzer_rule(Arc::new(ConstantIntervals))
+        .with_analyzer_rule(Arc::new(PeriodsInOrder))
+        .with_query_planner(Arc::new(Planner))
         .with_physical_optimizer_rule(Arc::new(PeriodJoins))
         .build();
     if let Err(error) = functions::register(&mut state) {
