@@ -52,7 +52,11 @@ impl Interrupt {
         InterruptOnDrop(self.clone())
     }
 
-    fn check(&self) -> Result<(), Error> {
+    /// Fails once the work is not wanted any more.
+    ///
+    /// # Errors
+    /// 57014.
+    pub fn check(&self) -> Result<(), Error> {
         if self.is_stopped() {
             return Err(Error::new(SqlState::QueryCanceled, "the statement was cancelled"));
         }

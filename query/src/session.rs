@@ -26,10 +26,13 @@ use everwhen_storage::{Basis, ColumnType, Hold, Store, Tenant, TxId, View};
 
 use crate::columns::{field_of, timestamp_type};
 use crate::error::Result;
+use crate::functions::periods::PeriodsInOrder;
 use crate::functions::{self, BoundedConcatenation, CheckedArithmetic, IntervalsByLength};
+use crate::in_order::InOrder;
 use crate::interrupt::Interrupt;
 use crate::microseconds::BoundsInMicroseconds;
 use crate::overlay::Pending;
+use crate::period_aggregate::{ConstantIntervals, Planner};
 use crate::period_join::PeriodJoins;
 
 /// The catalog of every session.
@@ -171,6 +174,27 @@ pub fn planning_session(references: Vec<NamedTable>) -> Result<SessionState> {
     Ok(state)
 }
 
+/// Builds a session over tables that no store keeps, for measuring and testing operators: the
+/// functions and rules of a statement's session, in so many partitions, within a runtime's memory.
+///
+/// # Errors
+/// XX000 where something cannot be registered.
+pub fn session_over(
+    tables: Vec<NamedTable>,
+    partitions: usize,
+    runtime: Arc<RuntimeEnv>,
+) -> Result<SessionContext> {
+    let base = BASE.clone();
+    let config = base.config().clone().with_target_partitions(partitions);
+    let mut state = SessionStateBuilder::new_from_existing(base)
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_catalog_list(catalogs(tables, Vec::new())?)
+        .build();
+    functions::register_clock(&mut state, None)?;
+    Ok(SessionContext::new_with_state(state))
+}
+
 fn catalogs(
     references: Vec<NamedTable>,
     system_tables: Vec<NamedTable>,
@@ -211,6 +235,9 @@ fn base_state() -> SessionState {
         .with_analyzer_rule(Arc::new(IntervalsByLength))
         .with_analyzer_rule(Arc::new(BoundedConcatenation))
         .with_analyzer_rule(Arc::new(CheckedArithmetic))
+        .with_analyzer_rule(Arc::new(ConstantIntervals))
+        .with_analyzer_rule(Arc::new(PeriodsInOrder))
+        .with_query_planner(Arc::new(Planner))
         .with_physical_optimizer_rules(physical_rules())
         .build();
     if let Err(error) = functions::register(&mut state) {
@@ -219,12 +246,13 @@ fn base_state() -> SessionState {
     state
 }
 
-/// Returns DataFusion's rules for physical plans with ours where they belong: once the sides of joins
-/// are settled and before orders are.
+/// Returns DataFusion's rules for physical plans with ours where they belong: joins of periods once the
+/// sides of joins are settled and before orders are, the order of partitions when all else is done.
 fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
     let settled = rules.iter().position(|rule| rule.name() == "join_selection");
     rules.insert(settled.map_or(0, |at| at + 1), Arc::new(PeriodJoins));
+    rules.push(Arc::new(InOrder));
     rules
 }
 

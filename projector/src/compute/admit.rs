@@ -60,6 +60,7 @@ impl Program {
     ) -> Result<Self> {
         let plan = plan_projection(store, definitions, query)?;
         check_expressions(&plan)?;
+        check_operators(&plan)?;
         let columns = output_columns(&plan, key)?;
         let places: Vec<usize> =
             key.iter().filter_map(|name| columns.iter().position(|c| c.name == *name)).collect();
@@ -230,6 +231,23 @@ fn refusal(expr: &Expr) -> Option<Error> {
             Some(Error::refused(format!("{name}() gives another value at every evaluation")))
         }
     }
+}
+
+/// Refuses operators that are known to the query engine alone.
+fn check_operators(plan: &LogicalPlan) -> Result<()> {
+    let mut refused = false;
+    let walked = plan.apply_with_subqueries(|node| {
+        refused |= matches!(node, LogicalPlan::Extension(_));
+        Ok(TreeNodeRecursion::Continue)
+    });
+    walked?;
+    if refused {
+        return Err(Error::refused_with(
+            "GROUP BY CONSTANT_INTERVAL is not kept up to date by a projection",
+            "keep the rows with their periods, and group them where they are read",
+        ));
+    }
+    Ok(())
 }
 
 /// Refuses what cannot even be compared as a whole: results that may differ over the same data.

@@ -3,6 +3,7 @@
 mod alter;
 mod append;
 mod catalog;
+mod constant_intervals;
 mod describe;
 mod erase;
 mod errors;

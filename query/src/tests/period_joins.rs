@@ -149,3 +149,20 @@ async fn as_of_joins_and_overlaps_are_period_joins() {
     assert_eq!(found, looked);
     assert_ne!(found, json!([[0]]));
 }
+
+/// UNION ALL has a partition for each of its sides, of which the join read the first alone.
+#[tokio::test]
+async fn both_sides_of_a_union_are_joined() {
+    let kit = tables(&mut Random(4)).await;
+    let twice = "(SELECT who, at FROM e UNION ALL SELECT who, at FROM e) AS u";
+    let versions = "v FOR ALL VALID_TIME AS a";
+    for on in ["a._valid_time CONTAINS u.at", "a._id = u.who AND a._valid_time CONTAINS u.at"] {
+        let once = format!("SELECT 2 * count(*) FROM e AS u JOIN {versions} ON {on}");
+        let expected = kit.rows(&once).await;
+        for from in [format!("{twice} JOIN {versions}"), format!("{versions} JOIN {twice}")] {
+            let sql = format!("SELECT count(*) FROM {from} ON {on}");
+            assert!(plan(&kit, &sql).await.contains("PeriodJoinExec"), "{sql}");
+            assert_eq!(kit.rows(&sql).await, expected, "{sql}");
+        }
+    }
+}

@@ -75,6 +75,21 @@ async fn rows_come_in_the_order_of_their_keys_without_being_sorted() {
     assert_eq!(kit.rows("SELECT site FROM cells WHERE at = 1 LIMIT 1").await, json!([["a"]]));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sides_of_a_union_come_in_the_order_of_the_text() {
+    let kit = places().await;
+    let sql = "SELECT _id FROM rooms UNION ALL SELECT site FROM cells UNION ALL SELECT 'last'";
+    let first = kit.rows(sql).await;
+    assert_eq!(
+        (&first[0][0], &first[120][0], &first[240][0]),
+        (&json!("r000"), &json!("s0"), &json!("last"))
+    );
+    for _ in 0..20 {
+        assert_eq!(kit.rows(sql).await, first);
+    }
+    assert_eq!(kit.rows(&format!("{sql} LIMIT 121")).await[120], first[120]);
+}
+
 #[tokio::test]
 async fn explain_analyze_counts_what_was_read_and_skipped() {
     let kit = places().await;

@@ -116,7 +116,8 @@ pub(crate) fn erase(store: &Store, erasures: &[Again]) -> Result<usize> {
 /// Returns the erasures that concern keys which the store has.
 fn found(engine: &Engine, erasures: &[Again]) -> Result<Vec<(SystemTime, Write)>> {
     type Wanted = HashMap<u128, SystemTime>;
-    let mut tables: BTreeMap<(Vec<u8>, [u8; 16]), (&Again, Wanted)> = BTreeMap::new();
+    type OfTable = (Vec<u8>, [u8; 16]);
+    let mut tables: BTreeMap<OfTable, (&Again, Wanted)> = BTreeMap::new();
     for again in erasures.iter().filter(|again| again.is_new) {
         let of_table = key::table_prefix(&again.tenant, again.table);
         let (_, wanted) =

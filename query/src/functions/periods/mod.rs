@@ -4,6 +4,8 @@
 
 mod bins;
 mod coalesce;
+mod constant;
+mod order;
 mod parts;
 mod planner;
 mod relations;
@@ -15,8 +17,9 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, NullBufferBuilder, PrimitiveArray, StructArray,
-    TimestampMicrosecondBuilder,
+    TimestampMicrosecondArray, TimestampMicrosecondBuilder,
 };
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, TimestampMicrosecondType};
 use datafusion::common::plan_datafusion_err;
 use datafusion::error::Result as DataFusionResult;
@@ -27,6 +30,9 @@ use everwhen_storage::{ColumnType, ValidTime};
 use crate::columns::{cast_column, period_field, period_type, timestamp_type};
 use crate::error::{Error, Result, SqlState};
 
+pub(crate) use constant::is_constant_interval;
+pub(crate) use order::PeriodsInOrder;
+pub(crate) use parts::{End, raw as raw_bound};
 pub(crate) use relations::Relation;
 
 pub(super) fn register(state: &mut SessionState) -> Result<()> {
@@ -34,6 +40,7 @@ pub(super) fn register(state: &mut SessionState) -> Result<()> {
     relations::register(state)?;
     bins::register(state)?;
     coalesce::register(state)?;
+    constant::register(state)?;
     state.register_expr_planner(Arc::new(planner::PeriodOperators))?;
     Ok(())
 }
@@ -41,8 +48,9 @@ pub(super) fn register(state: &mut SessionState) -> Result<()> {
 /// The bounds of one period in microseconds; open ends are the ends of time.
 type Bounds = (i64, i64);
 
-const BEGIN: i64 = ValidTime::BEGIN.micros();
-const END: i64 = ValidTime::END.micros();
+/// The bound at an open beginning, and at an open end.
+pub(crate) const BEGIN: i64 = ValidTime::BEGIN.micros();
+pub(crate) const END: i64 = ValidTime::END.micros();
 
 /// True for the type of a period.
 pub(crate) fn is_period(data_type: &DataType) -> bool {
@@ -101,11 +109,42 @@ impl Periods {
         Ok(Self { whole, from, to })
     }
 
+    /// Returns the bounds at one end; open ends are those of time, and NULL is no period.
+    fn bounds(&self, end: End) -> TimestampMicrosecondArray {
+        let (instants, open) = match end {
+            End::Lower => (&self.from.0, BEGIN),
+            End::Upper => (&self.to.0, END),
+        };
+        let values = match instants.nulls().filter(|nulls| nulls.null_count() > 0) {
+            None => instants.values().clone(),
+            Some(nulls) => instants
+                .values()
+                .iter()
+                .zip(nulls)
+                .map(|(bound, present)| if present { *bound } else { open })
+                .collect(),
+        };
+        let bounds = TimestampMicrosecondArray::new(values, self.whole.nulls().cloned());
+        bounds.with_data_type(timestamp_type())
+    }
+
     fn get(&self, row: usize) -> Option<Bounds> {
         self.whole
             .is_valid(row)
             .then(|| (self.from.get(row).unwrap_or(BEGIN), self.to.get(row).unwrap_or(END)))
     }
+}
+
+/// Builds a column of periods from their bounds.
+pub(crate) fn column_of(from: Vec<i64>, to: Vec<i64>) -> StructArray {
+    let instants = |bounds: Vec<i64>, open: i64| -> ArrayRef {
+        let nulls = bounds
+            .contains(&open)
+            .then(|| NullBuffer::from_iter(bounds.iter().map(|bound| *bound != open)));
+        let column = TimestampMicrosecondArray::new(bounds.into(), nulls);
+        Arc::new(column.with_data_type(timestamp_type()))
+    };
+    StructArray::new(fields(), vec![instants(from, BEGIN), instants(to, END)], None)
 }
 
 /// Builds a column of periods.

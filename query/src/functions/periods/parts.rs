@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, TimestampMicrosecondBuilder};
+use arrow::array::{Array, ArrayRef, BooleanArray, StructArray, TimestampMicrosecondBuilder};
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::plan_err;
 use datafusion::error::Result as DataFusionResult;
@@ -15,7 +15,7 @@ use datafusion::logical_expr::{
 
 use super::{
     BEGIN, END, Instants, Periods, PeriodsBuilder, answer, checked, coerced_instant,
-    coerced_period, is_period,
+    coerced_period, fields, is_period,
 };
 use crate::columns::{period_type, timestamp_type};
 use crate::error::Result;
@@ -88,6 +88,9 @@ impl ScalarUDFImpl for MakePeriod {
         let rows = args.number_rows;
         let from = Instants::of(&args.args[0].to_array(rows)?)?;
         let to = Instants::of(&args.args[1].to_array(rows)?)?;
+        if let Some(made) = made_whole(&from, &to)? {
+            return Ok(ColumnarValue::Array(Arc::new(made)));
+        }
         let mut made = PeriodsBuilder::with_capacity(rows);
         for row in 0..rows {
             let (from, to) = (from.get(row).unwrap_or(BEGIN), to.get(row).unwrap_or(END));
@@ -97,9 +100,26 @@ impl ScalarUDFImpl for MakePeriod {
     }
 }
 
+/// Makes periods of columns as they are; nothing where a bound is written as an end of time.
+fn made_whole(from: &Instants, to: &Instants) -> Result<Option<StructArray>> {
+    let (from, to) = (&from.0, &to.0);
+    let written = |bounds: &[i64]| bounds.contains(&BEGIN) || bounds.contains(&END);
+    if written(from.values()) || written(to.values()) {
+        return Ok(None);
+    }
+    let may_be_open = from.null_count() + to.null_count() > 0;
+    for (row, (begins, ends)) in from.values().iter().zip(to.values()).enumerate() {
+        if begins >= ends && !(may_be_open && (from.is_null(row) || to.is_null(row))) {
+            checked(*begins, *ends)?;
+        }
+    }
+    let bounds: Vec<ArrayRef> = vec![Arc::new(from.clone()), Arc::new(to.clone())];
+    Ok(Some(StructArray::new(fields(), bounds, None)))
+}
+
 /// One of a period's two ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum End {
+pub(crate) enum End {
     Lower,
     Upper,
 }
@@ -174,7 +194,7 @@ impl ScalarUDFImpl for Bound {
 }
 
 /// Returns a bound of a period as it is compared: an open end is the end of time.
-pub(super) fn raw(end: End, period: &Expr) -> Expr {
+pub(crate) fn raw(end: End, period: &Expr) -> Expr {
     let function = ScalarUDF::from(RawBound { end, signature: user_defined() });
     function.call(vec![period.clone()])
 }
@@ -208,15 +228,7 @@ impl ScalarUDFImpl for RawBound {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
         let periods = Periods::of(&args.args[0].to_array(args.number_rows)?)?;
-        let mut bounds = TimestampMicrosecondBuilder::with_capacity(args.number_rows)
-            .with_data_type(timestamp_type());
-        for row in 0..args.number_rows {
-            bounds.append_option(periods.get(row).map(|(from, to)| match self.end {
-                End::Lower => from,
-                End::Upper => to,
-            }));
-        }
-        Ok(ColumnarValue::Array(Arc::new(bounds.finish())))
+        Ok(ColumnarValue::Array(Arc::new(periods.bounds(self.end))))
     }
 }
 

@@ -232,6 +232,10 @@ fn queries_that_could_differ_over_the_same_data_are_refused_with_a_reason() {
         ("SELECT _id, now() AS r FROM t", "clock"),
         ("SELECT _id, g FROM t ORDER BY g LIMIT 3", "total order"),
         ("SELECT g AS _id, array_agg(n) AS all_n FROM t GROUP BY g", "total order"),
+        (
+            "SELECT g AS _id, sum(n) AS n FROM t FOR ALL VALID_TIME GROUP BY g, CONSTANT_INTERVAL(_valid_time)",
+            "CONSTANT_INTERVAL",
+        ),
         ("SELECT _id, row_number() OVER (ORDER BY g) AS place FROM t", "total order"),
         ("SELECT _id, g AS _generation FROM t", "two columns"),
         ("SELECT g FROM t", "no column of the query"),
