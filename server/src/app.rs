@@ -165,7 +165,7 @@ impl App {
         }
         let threads = [
             Threads::start("everwhen-query", config.query_threads)?,
-            Threads::start("everwhen-short", 1)?,
+            Threads::start("everwhen-short", config.query_threads)?,
             Threads::start("everwhen-events", 2)?,
         ];
         let lane = |threads: &Threads| Lane::new(threads.handle(), config.statements_max);

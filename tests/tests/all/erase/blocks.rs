@@ -19,13 +19,14 @@ const ZSTD_MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
 pub fn each(file: &[u8], mut take: impl FnMut(&[u8])) {
     let mut at = 0;
     while at < file.len() {
-        match block(&file[at..]) {
+        // Bytes that look like an LZ4 block by chance may reach over the start of a real one.
+        at += match block(&file[at..]) {
             Some((plain, length)) => {
                 take(&plain);
-                at += length;
+                if is_certain(&file[at..]) { length } else { 1 }
             }
-            None => at += 1,
-        }
+            None => 1,
+        };
     }
 }
 
@@ -37,6 +38,11 @@ fn block(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     let (plain, used) = if is_zstd { zstd(packed, length)? } else { lz4(packed, length)? };
     let marked = *packed.get(used)? == if is_zstd { ZSTD } else { LZ4 };
     marked.then_some((plain, head + used + 1))
+}
+
+/// True at a zstd frame, which nothing else looks like.
+fn is_certain(bytes: &[u8]) -> bool {
+    varint(bytes).is_some_and(|(_, head)| bytes[head..].starts_with(&ZSTD_MAGIC))
 }
 
 fn varint(bytes: &[u8]) -> Option<(usize, usize)> {
