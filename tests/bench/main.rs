@@ -1,6 +1,6 @@
 //! The figures of docs/performance.md: ratios measured side by side in one run (`make bench`).
 //!
-//! `everwhen-bench [point|deep|bytes|copies|backfill|drain|freshness|remote|restart]..`; all of them without an argument.
+//! `everwhen-bench [point|deep|bytes|copies|backfill|drain|freshness|operators|remote|restart]..`; all of them without an argument.
 //! Build it in release.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a benchmark that cannot go on panics")]
@@ -14,6 +14,7 @@ mod deep;
 mod drain;
 mod fixture;
 mod freshness;
+mod operators;
 mod peers;
 mod point;
 mod remote;
@@ -50,6 +51,9 @@ async fn main() {
     }
     if wants("freshness") {
         freshness::run(&mut report).await;
+    }
+    if wants("operators") {
+        operators::run(&mut report).await;
     }
     if wants("remote") {
         remote::run(&mut report).await;

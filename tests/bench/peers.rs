@@ -15,7 +15,7 @@ const POSTGRES: &str = "/usr/lib/postgresql/15/bin";
 const SECONDS: f64 = 5.0;
 
 /// Where a peer's files are.
-fn script(name: &str) -> PathBuf {
+pub fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/peers").join(name)
 }
 

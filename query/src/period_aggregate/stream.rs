@@ -42,6 +42,7 @@ pub struct Running {
 }
 
 /// How far it is.
+#[expect(clippy::large_enum_variant, reason = "there is one of it")]
 enum Phase {
     /// Another batch is wanted.
     Reading,

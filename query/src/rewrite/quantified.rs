@@ -67,7 +67,7 @@ impl VisitorMut for Outermost<'_> {
             **next += 1;
             let name = Ident::with_quote('"', format!("set#{next}"));
             let inner = std::mem::replace(query, Box::new(query_of(nothing())));
-            *query = Box::new(query_of(SetExpr::Select(Box::new(values_of(inner, name)))));
+            **query = query_of(SetExpr::Select(Box::new(values_of(inner, name))));
         }
         ControlFlow::Continue(())
     }

@@ -1,8 +1,10 @@
 use super::coalesce::coalesce;
 use super::{BEGIN, Bounds, END, Relation, checked};
 
+type Holds = fn(Bounds, Bounds) -> bool;
+
 /// Allen's relations by name, each with what makes it hold.
-const ALLEN: [(&str, fn(Bounds, Bounds) -> bool); 13] = [
+const ALLEN: [(&str, Holds); 13] = [
     ("before", |(_, b), (c, _)| b < c),
     ("meets", |(_, b), (c, _)| b == c),
     ("overlaps", |(a, b), (c, d)| a < c && c < b && b < d),

@@ -246,7 +246,7 @@ impl Told {
             let known = (1..=last.get())
                 .map(TxId::new)
                 .filter(|tx| self.model.system_time(*tx).is_some_and(|time| time.micros() <= at));
-            known.last().unwrap_or(TxId::ZERO)
+            known.max().unwrap_or(TxId::ZERO)
         };
         let (from, to) = (through(low), through(high));
         let mut versions = Vec::new();
