@@ -31,3 +31,4 @@ mod sinks;
 mod slt;
 mod snapshots;
 mod tidy;
+mod tools;
