@@ -146,7 +146,11 @@ fn no_ticket() -> Failure {
 impl Open {
     fn find(&mut self, tenant: &Tenant, handle: &str) -> Answered<(u64, &mut Ticket)> {
         let (number, secret) = handle.split_once('.').ok_or_else(no_ticket)?;
-        let number: u64 = number.parse().map_err(|_| no_ticket())?;
+        let (written, number) = (number, number.parse::<u64>().map_err(|_| no_ticket())?);
+        // One ticket has one handle: not "01" beside "1".
+        if number.to_string() != written {
+            return Err(no_ticket());
+        }
         let ticket = self.tickets.get_mut(&number);
         ticket
             .filter(|ticket| ticket.secret == secret && ticket.tenant == *tenant)
