@@ -1,6 +1,8 @@
-//! What the server does on its own: carries erasures on and sweeps history that is kept no longer.
+//! What the server does on its own: carries erasures on, sweeps history that is kept no longer and
+//! merges small files.
 //!
-//! Both need to know how far projections are, which storage does not: so they are driven from here.
+//! The first two need to know how far projections are, which storage does not: so they are driven
+//! from here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,6 +81,9 @@ impl Duties {
     fn look(&self, sweeps: bool) -> Result<bool, everwhen_projector::Error> {
         let passed = self.projections.passed()?;
         let waiting = self.erase(passed.map(|basis| basis.tx))?;
+        if sweeps {
+            self.store.tidy()?;
+        }
         if sweeps && let Some(passed) = passed {
             let needed = Needed { tx: passed.tx, now: passed.now };
             let swept = self.store.sweep(needed)?;

@@ -292,23 +292,33 @@ impl Engine {
         self.db.flush_wal(true).map_err(|error| self.keeper.fault(&error))
     }
 
+    fn number(&self, family: Family, name: &properties::PropName) -> u64 {
+        let value = self.db.property_int_value_cf(self.family(family), name);
+        value.ok().flatten().unwrap_or(0)
+    }
+
+    /// Returns how many files of a family are as they were flushed, and the bytes of all its files.
+    pub(crate) fn files_of(&self, family: Family) -> (u64, u64) {
+        let flushed = self.number(family, &properties::num_files_at_level(0));
+        (flushed, self.number(family, properties::LIVE_SST_FILES_SIZE))
+    }
+
     /// Returns what the engine says of itself. Reads a directory and asks the engine some dozens of
     /// questions, each of which takes its lock for a moment.
     pub(crate) fn metrics(&self) -> EngineMetrics {
-        let of = |family, name: &properties::PropName| {
-            let value = self.db.property_int_value_cf(self.family(family), name);
-            value.ok().flatten().unwrap_or(0)
-        };
         // These are the whole database's, whichever family is asked.
-        let all = |name| of(Family::Meta, name);
-        let level0 = properties::num_files_at_level(0);
-        let families = Family::ALL.map(|family| FamilyMetrics {
-            name: family.name(),
-            level0_files: of(family, &level0),
-            memtable_bytes: of(family, properties::CUR_SIZE_ALL_MEM_TABLES),
-            sst_bytes: of(family, properties::LIVE_SST_FILES_SIZE),
-            pending_compaction_bytes: of(family, properties::ESTIMATE_PENDING_COMPACTION_BYTES),
-            keys: of(family, properties::ESTIMATE_NUM_KEYS),
+        let all = |name| self.number(Family::Meta, name);
+        let families = Family::ALL.map(|family| {
+            let of = |name| self.number(family, name);
+            let (level0_files, sst_bytes) = self.files_of(family);
+            FamilyMetrics {
+                name: family.name(),
+                level0_files,
+                memtable_bytes: of(properties::CUR_SIZE_ALL_MEM_TABLES),
+                sst_bytes,
+                pending_compaction_bytes: of(properties::ESTIMATE_PENDING_COMPACTION_BYTES),
+                keys: of(properties::ESTIMATE_NUM_KEYS),
+            }
         });
         let bytes = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
         EngineMetrics {

@@ -29,7 +29,7 @@ use crate::tuning::Tuning;
 use crate::tx::{Basis, TxId};
 use crate::view::View;
 use crate::writer::{self, Answer, Replay, Request, Syncing, Writer};
-use crate::{index_fill, journal, load, meta};
+use crate::{index_fill, journal, load, meta, tidy};
 
 pub use crate::journal::segment::{SegmentEnd, SegmentHead, SegmentPart, SegmentReader};
 pub use crate::journal::ship::{segment_name, segments};
@@ -294,6 +294,12 @@ impl Store {
     pub fn sweep(&self, needed: Needed) -> Result<Swept> {
         let _one_at_a_time = self.shared.sweeping.lock();
         retention::sweep(&*self.engine()?, &self.shared.state, needed)
+    }
+
+    /// Merges the files of what is small, so that reads look into fewer of them; answers how much
+    /// there was to merge. Blocking.
+    pub fn tidy(&self) -> Result<usize> {
+        Ok(tidy::merge_small(&*self.engine()?))
     }
 
     /// Returns every key that was erased, in order of transactions.

@@ -119,6 +119,10 @@ fn current_state(report: &mut Report) {
     let long = loaded(&dir.path().join("long"), &table, ROWS * HISTORY, |n| {
         put(n % ROWS, n / ROWS, at(n / ROWS))
     });
+    // As a server does every second.
+    for store in [&short, &long] {
+        store.tidy().unwrap();
+    }
     let mut figures = [Vec::new(), Vec::new()];
     for _ in 0..=ROUNDS {
         for (store, figures) in [&short, &long].into_iter().zip(&mut figures) {
