@@ -1,6 +1,6 @@
 //! The figures of docs/performance.md: ratios measured side by side in one run (`make bench`).
 //!
-//! `everwhen-bench [point|deep|bytes|copies|backfill|drain|freshness|operators|remote|restart]..`; all of them without an argument.
+//! `everwhen-bench [point|deep|bytes|copies|backfill|drain|freshness|operators|slices|tpch|remote|restart]..`; all of them without an argument.
 //! Build it in release.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a benchmark that cannot go on panics")]
@@ -8,6 +8,7 @@
 #![allow(clippy::cast_precision_loss, reason = "counts and bytes far below 2^52")]
 
 mod backfill;
+mod bitemporal;
 mod bytes;
 mod copies;
 mod deep;
@@ -20,6 +21,8 @@ mod point;
 mod remote;
 mod report;
 mod restart;
+mod slices;
+mod tpch;
 
 use report::Report;
 
@@ -54,6 +57,12 @@ async fn main() {
     }
     if wants("operators") {
         operators::run(&mut report).await;
+    }
+    if wants("slices") {
+        slices::run(&mut report).await;
+    }
+    if wants("tpch") {
+        tpch::run(&mut report).await;
     }
     if wants("remote") {
         remote::run(&mut report).await;

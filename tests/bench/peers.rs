@@ -122,6 +122,20 @@ impl Peer {
         }
     }
 
+    /// Tells which of the two dialects it speaks.
+    pub fn is_mariadb(&self) -> bool {
+        self.driver == Driver::MariaDb
+    }
+
+    /// Returns the rows of a query as texts, by the database's own client.
+    pub fn answer(&self, sql: &str) -> Vec<Vec<String>> {
+        let text = match self.driver {
+            Driver::MariaDb => run(self.client().args(["bench", "-N", "-B", "-e", sql])),
+            Driver::Postgres => run(self.client().args(["-A", "-t", "-F", "\t", "-c", sql])),
+        };
+        text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
+    }
+
     /// Runs a statement.
     pub fn sql(&self, sql: &str) {
         match self.driver {

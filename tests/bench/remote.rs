@@ -3,24 +3,18 @@
 
 use std::time::{Duration, Instant};
 
-use everwhen_storage::{Batch, ManualClock, Options, Precedence, Store, ValidTime};
 use everwhen_tests::process::Server;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
-use std::sync::Arc;
 
-use crate::fixture::{DAY, put, table, write};
-use crate::peers::{self, Loaded, Peer};
+use crate::bitemporal::Bitemporal;
+use crate::peers::{self, Peer};
 use crate::report::{Report, verdict};
 
 const KEYS: i64 = 200_000;
 const VERSIONS: i64 = 5;
+const HISTORY: Bitemporal = Bitemporal { keys: KEYS, versions: VERSIONS };
 const READ_FOR: Duration = Duration::from_secs(5);
-/// 2025-01-01, the day of the first version.
-const FIRST_DAY: i64 = 1_735_689_600_000_000;
-/// 2025-02-01, when the first versions were recorded; the next ones an hour later each.
-const RECORDED: i64 = 1_738_368_000_000_000;
-const HOUR: i64 = 3_600_000_000;
 /// XTDB 2.2 over its Postgres wire, measured once on a machine of this kind.
 const XTDB_2_MICROS: f64 = 1_230.0;
 
@@ -28,11 +22,11 @@ const XTDB_2_MICROS: f64 = 1_230.0;
 pub async fn run(report: &mut Report) {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    tokio::task::block_in_place(|| load_ours(&data));
+    tokio::task::block_in_place(|| HISTORY.store(&data));
     let peers = tokio::task::block_in_place(|| [Peer::mariadb(), Peer::postgres()]);
     for peer in &peers {
-        let seconds = tokio::task::block_in_place(|| peer.load(versions()));
-        println!("{}: {} rows loaded in {seconds:.1} s", peer.name, versions().count());
+        let seconds = tokio::task::block_in_place(|| peer.load(HISTORY.rows()));
+        println!("{}: {} rows loaded in {seconds:.1} s", peer.name, HISTORY.rows().count());
     }
     let server = Server::start(&data, None).await.unwrap();
     let http = reqwest::Client::new();
@@ -79,58 +73,6 @@ pub async fn run(report: &mut Report) {
             );
         }
     }
-}
-
-/// Writes every version at its hour.
-fn load_ours(path: &std::path::Path) {
-    let clock = Arc::new(ManualClock::at(RECORDED - HOUR));
-    let store = Store::open(Options {
-        path: path.to_owned(),
-        clock: Arc::clone(&clock) as Arc<dyn everwhen_storage::Clock>,
-        sync: false,
-        block_cache_bytes: 512 << 20,
-    })
-    .unwrap();
-    let table = table(Precedence::Effective);
-    let definitions = vec![everwhen_storage::DefinitionChange::Table(table)];
-    write(&store, Batch { definitions, ..Batch::default() });
-    for version in 0..VERSIONS {
-        everwhen_storage::Clock::set(&*clock, RECORDED + version * HOUR).unwrap();
-        for first in (0..KEYS).step_by(10_000) {
-            let from = ValidTime::from_micros(FIRST_DAY + version * DAY);
-            let txs = (first..first + 10_000).map(|id| put(id, version, from)).collect();
-            write(&store, Batch { txs, ..Batch::default() });
-        }
-    }
-    store.close().unwrap();
-}
-
-/// The rows of a bitemporal table after the same writes.
-fn versions() -> impl Iterator<Item = Loaded> {
-    let text = |micros: i64| {
-        let at = jiff::Timestamp::from_microsecond(micros).unwrap().to_string();
-        at.trim_end_matches('Z').replace('T', " ")
-    };
-    let day = move |version: i64| text(FIRST_DAY + version * DAY);
-    let hour = move |version: i64| text(RECORDED + version * HOUR);
-    (0..KEYS).flat_map(move |id| {
-        (0..VERSIONS).flat_map(move |version| {
-            let row = move |valid_to: Option<i64>, sys: (i64, Option<i64>)| Loaded {
-                id: format!("key-{id:08}"),
-                site: format!("site {}", id % 97),
-                n: id * 10 + version,
-                note: format!("note {version} of {id}, forty characters or so"),
-                valid: (day(version), valid_to.map(day)),
-                sys: (hour(sys.0), sys.1.map(hour)),
-            };
-            let next = version + 1;
-            if next == VERSIONS {
-                vec![row(None, (version, None))]
-            } else {
-                vec![row(None, (version, Some(next))), row(Some(next), (next, None))]
-            }
-        })
-    })
 }
 
 struct Ours {
