@@ -97,7 +97,7 @@ pub fn interruptible(
     Ok(guarded.data)
 }
 
-/// Returns a join whose condition is checked; nothing for what is no join.
+/// Returns a join that looks whether it is interrupted; nothing for what is no join.
 fn guarded(
     node: &Arc<dyn ExecutionPlan>,
     interrupt: &Interrupt,
@@ -116,7 +116,7 @@ fn guarded(
         return Ok(Some(Arc::new(rebuilt)));
     }
     if let Some(join) = node.downcast_ref::<PeriodJoinExec>() {
-        return Ok(Some(Arc::new(join.with_filter(checked(join.filter(), interrupt)))));
+        return Ok(Some(Arc::new(join.with_interrupt(interrupt.clone()))));
     }
     Ok(node.downcast_ref::<CrossJoinExec>().map(|_| Arc::clone(node)))
 }

@@ -23,11 +23,9 @@ use datafusion::physical_plan::stream::{
 };
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PhysicalExpr, PlanProperties,
-    ReplaceChildrenOptions, SendableRecordBatchStream, coop,
+    SendableRecordBatchStream, coop,
 };
-use everwhen_storage::{
-    Assertion, ColumnId, Keys, RowKey, Scan, ScanCounts, ValidBound, Version, View,
-};
+use everwhen_storage::{Assertion, ColumnId, Keys, RowKey, Scan, ScanCounts, ValidBound, View};
 use futures::TryStreamExt as _;
 use tokio::sync::mpsc::Sender;
 
@@ -35,7 +33,8 @@ use crate::error::{Error, Result};
 use crate::indexes::Lookup;
 use crate::overlay;
 use crate::session::StatementContext;
-use crate::table::{SystemClause, TemporalTable, versions_at};
+use crate::table::{SystemClause, TemporalTable};
+use crate::versions::VersionColumns;
 
 /// Rows of a batch at most.
 const BATCH_ROWS: usize = 8_192;
@@ -115,7 +114,7 @@ impl ScanExec {
                 ctx,
                 out,
                 left: self.limit.unwrap_or(usize::MAX),
-                versions: Vec::new(),
+                columns: None,
             };
             failure = sending.all(&scan).err();
             Ok(())
@@ -156,7 +155,8 @@ struct Sending<'a, 'db> {
     out: &'a Sender<DataFusionResult<RecordBatch>>,
     /// Rows that may still be sent.
     left: usize,
-    versions: Vec<Version>,
+    /// The rows of the next batch.
+    columns: Option<VersionColumns<'a>>,
 }
 
 impl Sending<'_, '_> {
@@ -167,11 +167,11 @@ impl Sending<'_, '_> {
         if !open {
             return Ok(());
         }
-        let counts = self.view.scan(scan, &mut |version| {
-            if pending.is_some_and(|written| written.contains_key(&version.key)) {
+        let counts = self.view.scan_borrowed(scan, &mut |version| {
+            if pending.is_some_and(|written| written.contains_key(&version.key())) {
                 return Ok(true);
             }
-            open = self.take(version).unwrap_or_else(|error| {
+            open = self.take(|columns| columns.push(version)).unwrap_or_else(|error| {
                 failure = Some(error);
                 false
             });
@@ -189,10 +189,16 @@ impl Sending<'_, '_> {
     }
 
     /// Takes one version; false where no more are wanted.
-    fn take(&mut self, version: Version) -> Result<bool> {
-        self.versions.push(version);
+    fn take(&mut self, push: impl FnOnce(&mut VersionColumns<'_>) -> Result<()>) -> Result<bool> {
+        if self.columns.is_none() {
+            let capacity = self.left.min(BATCH_ROWS);
+            let projection = self.scan.projection.as_deref();
+            self.columns = Some(VersionColumns::new(&self.scan.table, projection, capacity)?);
+        }
+        let Some(columns) = &mut self.columns else { return Ok(false) };
+        push(columns)?;
         self.left -= 1;
-        if self.versions.len() < BATCH_ROWS && self.left > 0 {
+        if columns.len() < BATCH_ROWS && self.left > 0 {
             return Ok(true);
         }
         Ok(self.send()? && self.left > 0)
@@ -221,7 +227,9 @@ impl Sending<'_, '_> {
             })?;
             let (tenant, basis) = (&self.ctx.tenant, self.ctx.basis);
             for version in overlay::applied(tenant, key, before, assertions, basis) {
-                if overlay::in_bound(&version, scan.valid) && !self.take(version)? {
+                if overlay::in_bound(&version, scan.valid)
+                    && !self.take(|columns| columns.push_owned(&version))?
+                {
                     return Ok(());
                 }
             }
@@ -231,15 +239,11 @@ impl Sending<'_, '_> {
 
     /// Sends what has gathered; false where nobody takes it.
     fn send(&mut self) -> Result<bool> {
-        if self.versions.is_empty() {
-            return Ok(!self.out.is_closed());
-        }
+        let Some(columns) = self.columns.take() else { return Ok(!self.out.is_closed()) };
         let basis = self.ctx.basis;
         let known = HashMap::from([(overlay::pending_tx(basis), basis.now.micros())]);
         let known = if self.scan.pending(self.ctx).is_some() { known } else { HashMap::new() };
-        let projection = self.scan.projection.as_deref();
-        let batch = versions_at(self.view, &self.scan.table, projection, &self.versions, known)?;
-        self.versions.clear();
+        let batch = columns.finish(self.view, known)?;
         Ok(self.out.blocking_send(Ok(batch)).is_ok())
     }
 }
@@ -281,14 +285,6 @@ impl ExecutionPlan for ScanExec {
         _each: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> DataFusionResult<TreeNodeRecursion>,
     ) -> DataFusionResult<TreeNodeRecursion> {
         Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn replace_children(
-        self: Arc<Self>,
-        _children: Vec<Arc<dyn ExecutionPlan>>,
-        _options: ReplaceChildrenOptions,
-    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        Ok(self)
     }
 
     fn with_new_children(

@@ -4,15 +4,9 @@
 //! [`StatementContext`] in the session that runs the plan, so one plan can run at many.
 //! Read next: [`crate::scan_exec`].
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, Int64Builder, RecordBatch, RecordBatchOptions, StringBuilder, StructArray,
-    TimestampMicrosecondBuilder,
-};
-use arrow::buffer::NullBuffer;
-use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::Result as DataFusionResult;
@@ -21,12 +15,12 @@ use datafusion::physical_expr::PhysicalSortExpr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::ExecutionPlan;
 use everwhen_storage::{
-    ColumnId, ColumnType, KeyRange, Keys, Period, SystemBound, SystemTime, TableDef, TxId,
-    ValidBound, ValidTime, Value, Version, View,
+    ColumnId, KeyRange, Keys, Period, SystemBound, SystemTime, TableDef, TxId, ValidBound,
+    ValidTime,
 };
 
 use crate::bounds;
-use crate::columns::{ColumnBuilder, field_of, period_field, timestamp_type};
+use crate::columns::{field_of, period_field, timestamp_type};
 use crate::error::{Error, Result};
 use crate::indexes::Lookup;
 use crate::scan_exec::ScanExec;
@@ -151,6 +145,11 @@ impl TemporalTable {
         Self { cut: window.unwrap_or(self.cut), ..self }
     }
 
+    /// Returns what valid bounds are shown within.
+    pub const fn cut(&self) -> Period<ValidTime> {
+        self.cut
+    }
+
     /// Returns the schema of all columns.
     pub fn arrow_schema(&self) -> &SchemaRef {
         &self.schema
@@ -198,7 +197,8 @@ impl TemporalTable {
         key.chain([starts]).map_while(|column| column).collect()
     }
 
-    fn projected<'a>(
+    /// Returns what a projection shows, in its order.
+    pub fn projected<'a>(
         &'a self,
         projection: Option<&'a [usize]>,
     ) -> Box<dyn Iterator<Item = TableColumn> + 'a> {
@@ -278,164 +278,5 @@ impl TableProvider for TemporalTable {
             false => TableProviderFilterPushDown::Unsupported,
         };
         Ok(filters.iter().map(push).collect())
-    }
-}
-
-/// Builds the batch of versions as a table reference shows them.
-pub fn versions_to_batch(
-    view: &View<'_>,
-    table: &TemporalTable,
-    projection: Option<&[usize]>,
-    versions: &[Version],
-) -> Result<RecordBatch> {
-    versions_at(view, table, projection, versions, HashMap::new())
-}
-
-/// As [`versions_to_batch`], with system times that are known before the commit.
-pub(crate) fn versions_at(
-    view: &View<'_>,
-    table: &TemporalTable,
-    projection: Option<&[usize]>,
-    versions: &[Version],
-    known: HashMap<TxId, i64>,
-) -> Result<RecordBatch> {
-    let keys = decode_keys(table, projection, versions)?;
-    let mut times = SystemTimes { view, known };
-    let mut arrays = Vec::new();
-    for column in table.projected(projection) {
-        arrays.push(column_of(table, column, versions, &keys, &mut times)?);
-    }
-    let options = RecordBatchOptions::new().with_row_count(Some(versions.len()));
-    let schema = table.projected_schema(projection)?;
-    Ok(RecordBatch::try_new_with_options(schema, arrays, &options)?)
-}
-
-/// Decodes the keys of versions where a column of the key is shown; equal ones in a row once.
-fn decode_keys(
-    table: &TemporalTable,
-    projection: Option<&[usize]>,
-    versions: &[Version],
-) -> Result<Vec<Arc<Vec<Value>>>> {
-    let shown = |column| matches!(column, TableColumn::Stored(id) if table.def.is_key(id));
-    if !table.projected(projection).any(shown) {
-        return Ok(Vec::new());
-    }
-    let kinds: Vec<&ColumnType> = table
-        .def
-        .key
-        .iter()
-        .filter_map(|id| table.def.column_by_id(*id).map(|column| &column.kind))
-        .collect();
-    let mut keys: Vec<Arc<Vec<Value>>> = Vec::with_capacity(versions.len());
-    for (at, version) in versions.iter().enumerate() {
-        let key = match (at.checked_sub(1).map(|before| &versions[before]), keys.last()) {
-            (Some(before), Some(key)) if before.key == version.key => Arc::clone(key),
-            _ => Arc::new(version.key.decode(&kinds)?),
-        };
-        keys.push(key);
-    }
-    Ok(keys)
-}
-
-fn column_of(
-    table: &TemporalTable,
-    column: TableColumn,
-    versions: &[Version],
-    keys: &[Arc<Vec<Value>>],
-    times: &mut SystemTimes<'_, '_>,
-) -> Result<ArrayRef> {
-    let valid_from = |version: &Version| version.valid.from().max(table.cut.from()).micros();
-    let valid_to = |version: &Version| version.valid.to().min(table.cut.to()).micros();
-    let shown = |raw: i64| (raw != i64::MIN && raw != i64::MAX).then_some(raw);
-    Ok(match column {
-        TableColumn::Stored(id) => stored_column(table, id, versions, keys)?,
-        TableColumn::ValidFrom => instants(versions.iter().map(|v| shown(valid_from(v)))),
-        TableColumn::ValidTo => instants(versions.iter().map(|v| shown(valid_to(v)))),
-        TableColumn::RawFrom => instants(versions.iter().map(|v| Some(valid_from(v)))),
-        TableColumn::RawTo => instants(versions.iter().map(|v| Some(valid_to(v)))),
-        TableColumn::ValidPeriod => period(
-            instants(versions.iter().map(|v| shown(valid_from(v)))),
-            instants(versions.iter().map(|v| shown(valid_to(v)))),
-        )?,
-        TableColumn::SystemFrom | TableColumn::RawSystemFrom => times.from(versions)?,
-        TableColumn::SystemTo => times.to(versions, None)?,
-        TableColumn::RawSystemTo => times.to(versions, Some(i64::MAX))?,
-        TableColumn::SystemPeriod => period(times.from(versions)?, times.to(versions, None)?)?,
-        TableColumn::Tx => {
-            let mut ids = Int64Builder::with_capacity(versions.len());
-            for version in versions {
-                ids.append_value(i64::try_from(version.tx_from.get()).unwrap_or(i64::MAX));
-            }
-            Arc::new(ids.finish())
-        }
-        TableColumn::Tenant => {
-            let mut names = StringBuilder::with_capacity(versions.len(), versions.len() * 8);
-            versions.iter().for_each(|version| names.append_value(version.tenant.as_str()));
-            Arc::new(names.finish())
-        }
-    })
-}
-
-fn stored_column(
-    table: &TemporalTable,
-    id: ColumnId,
-    versions: &[Version],
-    keys: &[Arc<Vec<Value>>],
-) -> Result<ArrayRef> {
-    let Some(column) = table.def.column_by_id(id) else {
-        return Err(Error::internal(format!("table \"{}\" lost a column", table.def.name)));
-    };
-    let mut builder = ColumnBuilder::new(&column.kind, versions.len());
-    match table.def.key.iter().position(|key| *key == id) {
-        Some(place) => keys.iter().for_each(|key| builder.append(&key[place])),
-        None => {
-            for version in versions {
-                builder.append(version.row.get(id).unwrap_or(&Value::Null));
-            }
-        }
-    }
-    Ok(builder.finish())
-}
-
-fn instants(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
-    let mut column =
-        TimestampMicrosecondBuilder::with_capacity(values.size_hint().0).with_timezone("UTC");
-    values.for_each(|value| column.append_option(value));
-    Arc::new(column.finish())
-}
-
-fn period(from: ArrayRef, to: ArrayRef) -> Result<ArrayRef> {
-    let fields = Fields::from(vec![
-        Field::new("from", timestamp_type(), true),
-        Field::new("to", timestamp_type(), true),
-    ]);
-    Ok(Arc::new(StructArray::try_new(fields, vec![from, to], None::<NullBuffer>)?))
-}
-
-/// System times by transaction, read once each.
-struct SystemTimes<'a, 'db> {
-    view: &'a View<'db>,
-    known: HashMap<TxId, i64>,
-}
-
-impl SystemTimes<'_, '_> {
-    fn of(&mut self, tx: TxId) -> Result<i64> {
-        if let Some(micros) = self.known.get(&tx) {
-            return Ok(*micros);
-        }
-        let micros = self.view.system_time(tx)?.micros();
-        self.known.insert(tx, micros);
-        Ok(micros)
-    }
-
-    fn from(&mut self, versions: &[Version]) -> Result<ArrayRef> {
-        let times: Result<Vec<_>> = versions.iter().map(|v| self.of(v.tx_from).map(Some)).collect();
-        Ok(instants(times?.into_iter()))
-    }
-
-    fn to(&mut self, versions: &[Version], open: Option<i64>) -> Result<ArrayRef> {
-        let times: Result<Vec<_>> =
-            versions.iter().map(|v| v.tx_to.map_or(Ok(open), |tx| self.of(tx).map(Some))).collect();
-        Ok(instants(times?.into_iter()))
     }
 }

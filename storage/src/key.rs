@@ -442,12 +442,25 @@ impl RowKey {
     /// # Errors
     /// [`Error::Corrupt`] where the bytes are no key of these types.
     pub fn decode(&self, kinds: &[&ColumnType]) -> Result<Vec<Value>> {
-        let mut bytes = self.0.as_slice();
         let mut values = Vec::with_capacity(kinds.len());
+        Self::decode_into(&mut values, &self.0, kinds)?;
+        Ok(values)
+    }
+
+    /// As [`RowKey::decode`], of the bytes of a key and in the place of other values.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn decode_into(
+        values: &mut Vec<Value>,
+        mut bytes: &[u8],
+        kinds: &[&ColumnType],
+    ) -> Result<()> {
+        values.clear();
         for kind in kinds {
             values.push(take_value(&mut bytes, kind)?);
         }
-        if bytes.is_empty() { Ok(values) } else { Err(damaged("bytes after the last column")) }
+        if bytes.is_empty() { Ok(()) } else { Err(damaged("bytes after the last column")) }
     }
 }
 

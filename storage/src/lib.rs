@@ -42,6 +42,7 @@ mod state;
 pub mod store;
 #[cfg(test)]
 mod testing;
+mod tidy;
 pub mod time;
 mod timeline;
 mod tuning;
@@ -75,5 +76,7 @@ pub use store::{
 pub use time::{Period, SystemTime, ValidTime};
 pub use tuning::Tuning;
 pub use tx::{Basis, TxId};
-pub use value::{Row, Value};
-pub use view::{KeyChange, Keys, Scan, ScanCounts, SystemBound, ValidBound, Version, View};
+pub use value::{Row, Value, ValueRef};
+pub use view::{
+    KeyChange, Keys, Scan, ScanCounts, SystemBound, ValidBound, Version, VersionRef, View,
+};

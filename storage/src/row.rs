@@ -11,6 +11,8 @@
 //! Equal documents have equal bytes, so versions are compared without decoding them, and a column
 //! is found through the offsets, so only those asked for are decoded. `docs/format.md` draws them.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::error::{Error, Result};
@@ -18,7 +20,7 @@ use crate::key::CLASS_OPEN;
 use crate::schema::ColumnId;
 use crate::time::{Period, ValidTime};
 use crate::tx::TxId;
-use crate::value::{Row, Value};
+use crate::value::{Row, Value, ValueRef};
 
 /// The format number all values of the row families start with.
 pub(crate) const FORMAT: u8 = 1;
@@ -515,12 +517,18 @@ impl<'a> DocumentView<'a> {
     }
 
     fn id(&self, at: usize) -> ColumnId {
+        if self.id_width == 1 {
+            return ColumnId(u32::from(self.ids[at]));
+        }
         let mut bytes = [0; 4];
-        bytes[..self.id_width].copy_from_slice(&self.ids[at * self.id_width..][..self.id_width]);
+        bytes.copy_from_slice(&self.ids[at * 4..][..4]);
         ColumnId(u32::from_le_bytes(bytes))
     }
 
     fn end(&self, at: usize) -> usize {
+        if self.end_width == 1 {
+            return usize::from(self.ends[at]);
+        }
         let mut bytes = [0; size_of::<usize>()];
         bytes[..self.end_width]
             .copy_from_slice(&self.ends[at * self.end_width..][..self.end_width]);
@@ -552,7 +560,7 @@ impl<'a> DocumentView<'a> {
 
     /// Decodes all columns, or those of `columns` that are there.
     pub(crate) fn row(&self, columns: Option<&[ColumnId]>) -> Result<Row> {
-        let mut fields = Vec::with_capacity(self.count);
+        let mut fields = Vec::with_capacity(columns.map_or(self.count, <[_]>::len));
         for at in 0..self.count {
             let id = self.id(at);
             if columns.is_none_or(|wanted| wanted.contains(&id)) {
@@ -563,6 +571,30 @@ impl<'a> DocumentView<'a> {
             }
         }
         Ok(Row::from_sorted(fields))
+    }
+
+    /// Calls `each` with the place and value of every column of `wanted`, which is in order; NULL
+    /// where the row does not have it. One pass, whatever their number.
+    pub(crate) fn each(
+        &self,
+        wanted: &[ColumnId],
+        mut each: impl FnMut(usize, ValueRef<'a>),
+    ) -> Result<()> {
+        let mut at = 0;
+        for (place, column) in wanted.iter().enumerate() {
+            while at < self.count && self.id(at) < *column {
+                at += 1;
+                if at < self.count && self.id(at) <= self.id(at - 1) {
+                    return Err(damaged("columns out of order"));
+                }
+            }
+            if at < self.count && self.id(at) == *column {
+                each(place, read_borrowed(self.slot(at))?);
+            } else {
+                each(place, ValueRef::Null);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -611,6 +643,10 @@ fn put_items(out: &mut Vec<u8>, tag: u8, items: &[Value]) {
 }
 
 fn read_value(bytes: &[u8]) -> Result<Value> {
+    read_borrowed(bytes).map(ValueRef::into_value)
+}
+
+fn read_borrowed(bytes: &[u8]) -> Result<ValueRef<'_>> {
     read_nested(bytes, 0)
 }
 
@@ -618,31 +654,31 @@ fn read_value(bytes: &[u8]) -> Result<Value> {
 /// cost. Damaged bytes could say any number.
 const NESTED_MAX: usize = 256;
 
-fn read_nested(mut bytes: &[u8], depth: usize) -> Result<Value> {
+fn read_nested(mut bytes: &[u8], depth: usize) -> Result<ValueRef<'_>> {
     if depth > NESTED_MAX {
         return Err(damaged("values nested too deep"));
     }
     let tag = take_byte(&mut bytes)?;
-    let text =
-        |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| damaged("text is no UTF-8"));
+    let text = |bytes| std::str::from_utf8(bytes).map_err(|_| damaged("text is no UTF-8"));
+    let nested = |value| ValueRef::Nested(Cow::Owned(value));
     let value = match tag {
-        TAG_NULL => Value::Null,
-        TAG_FALSE => Value::Bool(false),
-        TAG_TRUE => Value::Bool(true),
-        TAG_INT => Value::Int(unzigzag(take_varint(&mut bytes)?)),
-        TAG_FLOAT => Value::Float(f64::from_le_bytes(take_array(&mut bytes)?)),
-        TAG_DECIMAL => Value::Decimal(i128::from_le_bytes(take_array(&mut bytes)?)),
-        TAG_TEXT => Value::Text(text(bytes)?),
-        TAG_BYTES => Value::Bytes(bytes.to_vec()),
-        TAG_DATE => Value::Date(
+        TAG_NULL => ValueRef::Null,
+        TAG_FALSE => ValueRef::Bool(false),
+        TAG_TRUE => ValueRef::Bool(true),
+        TAG_INT => ValueRef::Int(unzigzag(take_varint(&mut bytes)?)),
+        TAG_FLOAT => ValueRef::Float(f64::from_le_bytes(take_array(&mut bytes)?)),
+        TAG_DECIMAL => ValueRef::Decimal(i128::from_le_bytes(take_array(&mut bytes)?)),
+        TAG_TEXT => ValueRef::Text(text(bytes)?),
+        TAG_BYTES => ValueRef::Bytes(bytes),
+        TAG_DATE => ValueRef::Date(
             i32::try_from(unzigzag(take_varint(&mut bytes)?))
                 .map_err(|_| damaged("date out of range"))?,
         ),
-        TAG_TIME => Value::Time(unzigzag(take_varint(&mut bytes)?)),
-        TAG_TIMESTAMP => Value::Timestamp(i64::from_le_bytes(take_array(&mut bytes)?)),
-        TAG_JSON => Value::Json(text(bytes)?),
-        TAG_LIST => Value::List(read_items(bytes, depth)?),
-        TAG_STRUCT => Value::Struct(read_items(bytes, depth)?),
+        TAG_TIME => ValueRef::Time(unzigzag(take_varint(&mut bytes)?)),
+        TAG_TIMESTAMP => ValueRef::Timestamp(i64::from_le_bytes(take_array(&mut bytes)?)),
+        TAG_JSON => ValueRef::Json(text(bytes)?),
+        TAG_LIST => nested(Value::List(read_items(bytes, depth)?)),
+        TAG_STRUCT => nested(Value::Struct(read_items(bytes, depth)?)),
         tag => return Err(damaged(&format!("value tag {tag} is not known"))),
     };
     Ok(value)
@@ -653,7 +689,7 @@ fn read_items(mut bytes: &[u8], depth: usize) -> Result<Vec<Value>> {
     let mut items = Vec::with_capacity(count.min(bytes.len()));
     for _ in 0..count {
         let length = take_length(&mut bytes)?;
-        items.push(read_nested(take_slice(&mut bytes, length)?, depth + 1)?);
+        items.push(read_nested(take_slice(&mut bytes, length)?, depth + 1)?.into_value());
     }
     Ok(items)
 }

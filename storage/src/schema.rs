@@ -80,6 +80,14 @@ pub enum ColumnType {
 }
 
 impl ColumnType {
+    /// True for types whose values can stand in a key or an index: their bytes keep their order.
+    pub const fn may_be_key(&self) -> bool {
+        matches!(
+            self,
+            Self::Text | Self::Int64 | Self::Timestamp | Self::Date | Self::Bool | Self::Bytes
+        )
+    }
+
     /// Returns the Arrow type: microseconds everywhere, UTC instants, JSON as text.
     pub fn data_type(&self) -> DataType {
         match self {

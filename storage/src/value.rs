@@ -1,5 +1,7 @@
 //! Column values and the rows that hold them.
 
+use std::borrow::Cow;
+
 use crate::schema::ColumnId;
 
 /// One column's value. `Null` never stands inside a stored row: an absent column reads as NULL.
@@ -30,6 +32,62 @@ impl Value {
     /// True for NULL.
     pub const fn is_null(&self) -> bool {
         matches!(self, Self::Null)
+    }
+
+    /// Returns the value without a copy.
+    pub fn borrowed(&self) -> ValueRef<'_> {
+        match self {
+            Self::Null => ValueRef::Null,
+            Self::Bool(value) => ValueRef::Bool(*value),
+            Self::Int(value) => ValueRef::Int(*value),
+            Self::Float(value) => ValueRef::Float(*value),
+            Self::Decimal(value) => ValueRef::Decimal(*value),
+            Self::Text(text) => ValueRef::Text(text),
+            Self::Bytes(bytes) => ValueRef::Bytes(bytes),
+            Self::Date(value) => ValueRef::Date(*value),
+            Self::Time(value) => ValueRef::Time(*value),
+            Self::Timestamp(value) => ValueRef::Timestamp(*value),
+            Self::Json(text) => ValueRef::Json(text),
+            Self::List(_) | Self::Struct(_) => ValueRef::Nested(Cow::Borrowed(self)),
+        }
+    }
+}
+
+/// A [`Value`] where it lies: text and bytes are not copied.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ValueRef<'a> {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Decimal(i128),
+    Text(&'a str),
+    Bytes(&'a [u8]),
+    Date(i32),
+    Time(i64),
+    Timestamp(i64),
+    Json(&'a str),
+    /// A list or struct.
+    Nested(Cow<'a, Value>),
+}
+
+impl ValueRef<'_> {
+    /// Returns the value itself.
+    pub fn into_value(self) -> Value {
+        match self {
+            Self::Null => Value::Null,
+            Self::Bool(value) => Value::Bool(value),
+            Self::Int(value) => Value::Int(value),
+            Self::Float(value) => Value::Float(value),
+            Self::Decimal(value) => Value::Decimal(value),
+            Self::Text(text) => Value::Text(text.to_owned()),
+            Self::Bytes(bytes) => Value::Bytes(bytes.to_vec()),
+            Self::Date(value) => Value::Date(value),
+            Self::Time(value) => Value::Time(value),
+            Self::Timestamp(value) => Value::Timestamp(value),
+            Self::Json(text) => Value::Json(text.to_owned()),
+            Self::Nested(value) => value.into_owned(),
+        }
     }
 }
 

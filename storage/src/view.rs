@@ -16,7 +16,7 @@ use crate::schema::{ColumnId, IndexId, RowKey, TableDef, TableId, Tenant};
 use crate::state::State;
 use crate::time::{Period, SystemTime, ValidTime};
 use crate::tx::TxId;
-use crate::value::{Row, Value};
+use crate::value::{Row, Value, ValueRef};
 use crate::{boundaries, changes, index, journal, key};
 
 /// One version as shown: a maximal period with equal values and equal system times.
@@ -31,6 +31,54 @@ pub struct Version {
     pub tx_to: Option<TxId>,
     /// Columns asked for, without the key's.
     pub row: Row,
+}
+
+/// A [`Version`] where it lies, while a scan stands at it.
+pub struct VersionRef<'a> {
+    pub tenant: &'a Tenant,
+    key: &'a [u8],
+    pub valid: Period<ValidTime>,
+    /// The transaction that made the state.
+    pub tx_from: TxId,
+    /// The transaction that superseded it; `None` while believed at the end of what is read.
+    pub tx_to: Option<TxId>,
+    document: DocumentView<'a>,
+}
+
+impl VersionRef<'_> {
+    /// Returns the bytes of the key.
+    pub const fn key_bytes(&self) -> &[u8] {
+        self.key
+    }
+
+    /// Returns the key.
+    pub fn key(&self) -> RowKey {
+        RowKey(self.key.to_vec())
+    }
+
+    /// Calls `each` with the place and value of every column of `wanted`, which is in order and has
+    /// none of the key; NULL where the version has none.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`].
+    pub fn each(&self, wanted: &[ColumnId], each: impl FnMut(usize, ValueRef<'_>)) -> Result<()> {
+        self.document.each(wanted, each)
+    }
+
+    /// Returns the version with some columns, or all.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`].
+    pub fn version(&self, columns: Option<&[ColumnId]>) -> Result<Version> {
+        Ok(Version {
+            tenant: self.tenant.clone(),
+            key: self.key(),
+            valid: self.valid,
+            tx_from: self.tx_from,
+            tx_to: self.tx_to,
+            row: self.document.row(columns)?,
+        })
+    }
 }
 
 /// Which keys to read.
@@ -211,11 +259,21 @@ impl View<'_> {
     }
 
     /// Calls `each` for every version of the scan, in order, until it answers false. Returns what was
-    /// looked at for it.
+    /// looked at for it. `each` must not read from this view.
     pub fn scan(
         &self,
         scan: &Scan<'_>,
         each: &mut dyn FnMut(Version) -> Result<bool>,
+    ) -> Result<ScanCounts> {
+        self.scan_borrowed(scan, &mut |version| each(version.version(scan.columns)?))
+    }
+
+    /// As [`View::scan`], without a copy of what is found: the scan's columns are not looked at.
+    /// `each` must not read from this view.
+    pub fn scan_borrowed(
+        &self,
+        scan: &Scan<'_>,
+        each: &mut dyn FnMut(&VersionRef<'_>) -> Result<bool>,
     ) -> Result<ScanCounts> {
         let mut counts = ScanCounts::default();
         let Some(window) = scan.valid.window() else { return Ok(counts) };
@@ -248,7 +306,7 @@ impl View<'_> {
                     counts.versions += 1;
                     if piece.valid.overlaps(&window) {
                         counts.shown += 1;
-                        if !each(version(entry, piece, pieces.row(piece), scan.columns)?)? {
+                        if !each(&entry_version(entry, piece, pieces.row(piece))?)? {
                             return Ok(false);
                         }
                     }
@@ -256,10 +314,18 @@ impl View<'_> {
                 return Ok(true);
             };
             counts.versions += 1;
-            self.one_version(scan, entry, at, &mut |version| {
+            let more = point::point(&self.reader, &entry.target, at, |found, bytes| {
                 counts.shown += 1;
-                each(version)
-            })
+                each(&VersionRef {
+                    tenant: entry.tenant,
+                    key: entry.key_bytes(),
+                    valid: found.valid,
+                    tx_from: found.tx_from,
+                    tx_to: None,
+                    document: DocumentView::read(bytes)?,
+                })
+            })?;
+            Ok(more.unwrap_or(true))
         };
         match &scan.keys {
             Keys::All => {
@@ -273,26 +339,6 @@ impl View<'_> {
             }
         }?;
         Ok(counts)
-    }
-
-    fn one_version(
-        &self,
-        scan: &Scan<'_>,
-        entry: &Entry<'_>,
-        at: ValidTime,
-        each: &mut dyn FnMut(Version) -> Result<bool>,
-    ) -> Result<bool> {
-        let found = point::point(&self.reader, &entry.target, at, |found, bytes| {
-            Ok(Version {
-                tenant: entry.tenant.clone(),
-                key: entry.key(),
-                valid: found.valid,
-                tx_from: found.tx_from,
-                tx_to: None,
-                row: DocumentView::read(bytes)?.row(scan.columns)?,
-            })
-        })?;
-        found.map_or(Ok(true), each)
     }
 
     /// Collects a scan. For callers that bound its size themselves.
@@ -346,7 +392,7 @@ impl View<'_> {
             let believed = Believed::at(tx);
             gather::versions(&self.reader, &target, window, believed, &mut pieces)?;
             for piece in pieces.iter().filter(|piece| piece.valid.overlaps(&window)) {
-                versions.push(version(&entry, piece, pieces.row(piece), None)?);
+                versions.push(entry_version(&entry, piece, pieces.row(piece))?.version(None)?);
             }
         }
         if periods.len() > 1 {
@@ -414,18 +460,13 @@ impl View<'_> {
     }
 }
 
-fn version(
-    entry: &Entry<'_>,
-    piece: &Piece,
-    bytes: &[u8],
-    columns: Option<&[ColumnId]>,
-) -> Result<Version> {
-    Ok(Version {
-        tenant: entry.tenant.clone(),
-        key: entry.key(),
+fn entry_version<'a>(entry: &Entry<'a>, piece: &Piece, bytes: &'a [u8]) -> Result<VersionRef<'a>> {
+    Ok(VersionRef {
+        tenant: entry.tenant,
+        key: entry.key_bytes(),
         valid: piece.valid,
         tx_from: piece.tx_from,
         tx_to: piece.tx_to,
-        row: DocumentView::read(bytes)?.row(columns)?,
+        document: DocumentView::read(bytes)?,
     })
 }

@@ -6,7 +6,8 @@ use arrow::array::{Array, ArrayRef};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::SchemaRef;
 use everwhen_query::columns::value_at;
-use everwhen_query::table::{SystemClause, TableColumn, ValidClause, versions_to_batch};
+use everwhen_query::table::{SystemClause, TableColumn, ValidClause};
+use everwhen_query::versions::versions_to_batch;
 use everwhen_storage::{
     Basis, ColumnId, ColumnType, Definitions, IndexDef, IndexId, KeyChange, Keys, Period, RowKey,
     Scan as StoreScan, Store, SystemBound, TableDef, Tenant, TxId, ValidBound, ValidTime, Value,
@@ -97,7 +98,7 @@ impl Scan {
             .into_iter()
             .map(|(_, id)| id)
             .filter(|id| {
-                self.table.def.column_by_id(*id).is_some_and(|column| indexable(&column.kind))
+                self.table.def.column_by_id(*id).is_some_and(|column| column.kind.may_be_key())
             })
             .collect();
         ids.sort_unstable();
@@ -160,19 +161,6 @@ fn has_one_type(definitions: &Definitions, index: &IndexDef, column: ColumnId) -
     definitions.former_types(index.table, column).next().is_none()
 }
 
-/// True for types whose values can stand in an index.
-fn indexable(kind: &ColumnType) -> bool {
-    matches!(
-        kind,
-        ColumnType::Text
-            | ColumnType::Int64
-            | ColumnType::Timestamp
-            | ColumnType::Date
-            | ColumnType::Bool
-            | ColumnType::Bytes
-    )
-}
-
 impl Reader<'_, '_> {
     /// Reads a scan's rows, those that match `only` at least.
     pub fn rows(&self, scan: &Scan, schema: &SchemaRef, only: Option<&Only>) -> Result<ZSet> {
@@ -200,9 +188,9 @@ impl Reader<'_, '_> {
         };
         Ok(self.store.read_unerased(bounds.tx, |view| {
             let mut keys: Vec<RowKey> = Vec::new();
-            view.scan(&read, &mut |version| {
-                if keys.last() != Some(&version.key) {
-                    keys.push(version.key);
+            view.scan_borrowed(&read, &mut |version| {
+                if keys.last().is_none_or(|last| last.as_bytes() != version.key_bytes()) {
+                    keys.push(version.key());
                 }
                 Ok(true)
             })?;

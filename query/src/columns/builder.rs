@@ -9,7 +9,7 @@ use arrow::array::{
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field};
-use everwhen_storage::{ColumnType, Value};
+use everwhen_storage::{ColumnType, Value, ValueRef};
 
 use super::widen;
 
@@ -72,66 +72,63 @@ impl ColumnBuilder {
 
     /// Adds a value, widened where the column is wider ([`widen`]); what cannot be is NULL.
     pub fn append(&mut self, value: &Value) {
-        if !self.append_exact(value) {
-            let widened = widen(value, &self.kind);
+        self.append_ref(value.borrowed());
+    }
+
+    /// As [`ColumnBuilder::append`].
+    pub fn append_ref(&mut self, value: ValueRef<'_>) {
+        if let Some(other) = self.append_exact(value) {
+            let widened = widen(&other.into_value(), &self.kind);
             let widened = if self.kind.admits(&widened) { widened } else { Value::Null };
-            self.append_exact(&widened);
+            self.append_exact(widened.borrowed());
         }
     }
 
     /// Adds NULL.
     pub fn append_null(&mut self) {
-        self.append_exact(&Value::Null);
+        self.append_exact(ValueRef::Null);
     }
 
-    /// Returns false, and adds nothing, for a value of another type.
-    fn append_exact(&mut self, value: &Value) -> bool {
+    /// Returns a value of another type, and adds nothing then.
+    fn append_exact<'a>(&mut self, value: ValueRef<'a>) -> Option<ValueRef<'a>> {
         match (&mut self.parts, value) {
-            (Parts::Bool(column), Value::Bool(value)) => column.append_value(*value),
-            (Parts::Bool(column), Value::Null) => column.append_null(),
-            (Parts::Int(column), Value::Int(value)) => column.append_value(*value),
-            (Parts::Int(column), Value::Null) => column.append_null(),
-            (Parts::Float(column), Value::Float(value)) => column.append_value(*value),
-            (Parts::Float(column), Value::Null) => column.append_null(),
-            (Parts::Decimal(column), Value::Decimal(value)) => column.append_value(*value),
-            (Parts::Decimal(column), Value::Null) => column.append_null(),
-            (Parts::Text(column), Value::Text(text)) if self.kind == ColumnType::Text => {
+            (Parts::Bool(column), ValueRef::Bool(value)) => column.append_value(value),
+            (Parts::Bool(column), ValueRef::Null) => column.append_null(),
+            (Parts::Int(column), ValueRef::Int(value)) => column.append_value(value),
+            (Parts::Int(column), ValueRef::Null) => column.append_null(),
+            (Parts::Float(column), ValueRef::Float(value)) => column.append_value(value),
+            (Parts::Float(column), ValueRef::Null) => column.append_null(),
+            (Parts::Decimal(column), ValueRef::Decimal(value)) => column.append_value(value),
+            (Parts::Decimal(column), ValueRef::Null) => column.append_null(),
+            (Parts::Text(column), ValueRef::Text(text)) if self.kind == ColumnType::Text => {
                 column.append_value(text);
             }
-            (Parts::Text(column), Value::Json(text)) if self.kind == ColumnType::Json => {
+            (Parts::Text(column), ValueRef::Json(text)) if self.kind == ColumnType::Json => {
                 column.append_value(text);
             }
-            (Parts::Text(column), Value::Null) => column.append_null(),
-            (Parts::Bytes(column), Value::Bytes(value)) => column.append_value(value),
-            (Parts::Bytes(column), Value::Null) => column.append_null(),
-            (Parts::Date(column), Value::Date(value)) => column.append_value(*value),
-            (Parts::Date(column), Value::Null) => column.append_null(),
-            (Parts::Time(column), Value::Time(value)) => column.append_value(*value),
-            (Parts::Time(column), Value::Null) => column.append_null(),
-            (Parts::Timestamp(column), Value::Timestamp(value)) => column.append_value(*value),
-            (Parts::Timestamp(column), Value::Null) => column.append_null(),
-            (Parts::List { lengths, present, items }, Value::List(values)) => {
-                values.iter().for_each(|value| items.append(value));
-                lengths.push(values.len());
-                present.append(true);
-            }
-            (Parts::List { lengths, present, .. }, Value::Null) => {
+            (Parts::Text(column), ValueRef::Null) => column.append_null(),
+            (Parts::Bytes(column), ValueRef::Bytes(value)) => column.append_value(value),
+            (Parts::Bytes(column), ValueRef::Null) => column.append_null(),
+            (Parts::Date(column), ValueRef::Date(value)) => column.append_value(value),
+            (Parts::Date(column), ValueRef::Null) => column.append_null(),
+            (Parts::Time(column), ValueRef::Time(value)) => column.append_value(value),
+            (Parts::Time(column), ValueRef::Null) => column.append_null(),
+            (Parts::Timestamp(column), ValueRef::Timestamp(value)) => column.append_value(value),
+            (Parts::Timestamp(column), ValueRef::Null) => column.append_null(),
+            (Parts::List { lengths, present, .. }, ValueRef::Null) => {
                 lengths.push(0);
                 present.append(false);
             }
-            (Parts::Struct { present, fields }, Value::Struct(values))
-                if values.len() == fields.len() =>
-            {
-                fields.iter_mut().zip(values).for_each(|(field, value)| field.append(value));
-                present.append(true);
-            }
-            (Parts::Struct { present, fields }, Value::Null) => {
+            (Parts::Struct { present, fields }, ValueRef::Null) => {
                 fields.iter_mut().for_each(Self::append_null);
                 present.append(false);
             }
-            _ => return false,
+            (parts, ValueRef::Nested(value)) => {
+                return (!parts.append_nested(&value)).then_some(ValueRef::Nested(value));
+            }
+            (_, value) => return Some(value),
         }
-        true
+        None
     }
 
     /// Ends the column.
@@ -163,5 +160,27 @@ impl ColumnBuilder {
                 }
             }
         }
+    }
+}
+
+impl Parts {
+    /// Returns false, and adds nothing, for what is neither a list for a column of lists nor a struct
+    /// for one of such structs.
+    fn append_nested(&mut self, value: &Value) -> bool {
+        match (self, value) {
+            (Self::List { lengths, present, items }, Value::List(values)) => {
+                values.iter().for_each(|value| items.append(value));
+                lengths.push(values.len());
+                present.append(true);
+            }
+            (Self::Struct { present, fields }, Value::Struct(values))
+                if values.len() == fields.len() =>
+            {
+                fields.iter_mut().zip(values).for_each(|(field, value)| field.append(value));
+                present.append(true);
+            }
+            _ => return false,
+        }
+        true
     }
 }

@@ -31,6 +31,8 @@ pub struct Overlap {
     pub left_before_right: bool,
     /// Whether `right.from` must lie before `left.to`, or may be equal to it.
     pub right_before_left: bool,
+    /// The condition says nothing else.
+    pub is_all: bool,
 }
 
 /// The bounds of a side's rows. Of an instant they are the same.
@@ -59,7 +61,8 @@ impl Overlap {
     ) -> DataFusionResult<Option<Self>> {
         let reader = Reader { filter, left, right };
         let (mut forth, mut back) = (None, None);
-        for conjunct in split_conjunction(filter.expression()) {
+        let conjuncts = split_conjunction(filter.expression());
+        for conjunct in &conjuncts {
             match reader.comparison(conjunct)? {
                 Some(found) if found.lower_side == JoinSide::Left => forth = forth.or(Some(found)),
                 Some(found) => back = back.or(Some(found)),
@@ -72,6 +75,7 @@ impl Overlap {
             right: Bounds { from: back.lower, to: forth.upper },
             left_before_right: forth.strict,
             right_before_left: back.strict,
+            is_all: conjuncts.len() == 2,
         }))
     }
 

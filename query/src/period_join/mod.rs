@@ -3,7 +3,7 @@
 //! One side is held in memory and indexed by key and period ([`index`]); each row of the other looks up the
 //! rows whose period it meets. So a key with many versions costs a search per row rather than a look at
 //! every version. [`rule`] puts the operator where a join's condition ([`condition`]) has the two
-//! comparisons, however the query was written; the whole condition is checked again on what was found.
+//! comparisons, however the query was written; where it has more, all of it is checked on what was found.
 
 mod condition;
 mod index;
@@ -16,8 +16,8 @@ use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions,
     UInt32Array, UInt32Builder,
 };
-use arrow::compute::{cast, concat_batches, filter_record_batch, take};
-use arrow::datatypes::{DataType, Int64Type};
+use arrow::compute::{cast, concat_batches, filter, take};
+use arrow::datatypes::{DataType, Int64Type, UInt32Type};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{JoinSide, JoinType, internal_err};
 use datafusion::error::Result as DataFusionResult;
@@ -35,12 +35,13 @@ use datafusion::physical_plan::projection::{
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, Partitioning, PhysicalExpr,
-    PlanProperties, ReplaceChildrenOptions, SendableRecordBatchStream,
+    PlanProperties, SendableRecordBatchStream,
 };
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 
 use self::condition::{Bounds, Overlap};
-use self::index::{Entry, Index};
+use self::index::{Entry, Index, Last};
+use crate::interrupt::Interrupt;
 
 pub use rule::PeriodJoins;
 
@@ -69,6 +70,7 @@ pub struct PeriodJoinExec {
     overlap: Overlap,
     /// The side that is held in memory.
     indexed: JoinSide,
+    interrupt: Interrupt,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -92,18 +94,14 @@ impl PeriodJoinExec {
             Boundedness::Bounded,
         );
         let metrics = ExecutionPlanMetricsSet::new();
-        Ok(Self { joined, overlap, indexed, properties: Arc::new(properties), metrics })
+        let (properties, interrupt) = (Arc::new(properties), Interrupt::default());
+        Ok(Self { joined, overlap, indexed, interrupt, properties, metrics })
     }
 
-    /// Returns the condition of the join.
-    pub fn filter(&self) -> &JoinFilter {
-        &self.joined.filter
-    }
-
-    /// Puts another condition in the place of the join's, which must mean the same.
+    /// Lets the work be stopped from outside.
     #[must_use]
-    pub fn with_filter(&self, filter: JoinFilter) -> Self {
-        Self { joined: Joined { filter, ..self.joined.clone() }, ..self.clone() }
+    pub fn with_interrupt(&self, interrupt: Interrupt) -> Self {
+        Self { interrupt, ..self.clone() }
     }
 
     /// Returns the same join of other inputs.
@@ -115,7 +113,8 @@ impl PeriodJoinExec {
             return internal_err!("a join has two inputs");
         };
         let joined = Joined { left, right, ..self.joined.clone() };
-        Ok(Arc::new(Self::new(joined, self.overlap.clone(), self.indexed)?))
+        let join = Self::new(joined, self.overlap.clone(), self.indexed)?;
+        Ok(Arc::new(join.with_interrupt(self.interrupt.clone())))
     }
 
     /// Returns what is known of the side that is indexed, and of the other.
@@ -189,6 +188,9 @@ struct Held {
     _reservation: MemoryReservation,
 }
 
+/// A side's rows, and the places that are taken of them.
+type Taken<'a> = (&'a RecordBatch, &'a UInt32Array);
+
 /// The join under way.
 struct Probing {
     join: PeriodJoinExec,
@@ -207,6 +209,7 @@ struct Current {
     from: Int64Array,
     to: Int64Array,
     next: usize,
+    last: Last,
     /// Rows that found a partner, where those without one are kept.
     matched: Vec<bool>,
 }
@@ -265,12 +268,13 @@ impl Probing {
         let lookup = self.held.index.probe(&keys)?;
         let (from, to) = side.bounds_of(&rows)?;
         let matched = vec![false; rows.num_rows()];
-        Ok(Current { rows, keys, lookup, from, to, next: 0, matched })
+        Ok(Current { rows, keys, lookup, from, to, next: 0, last: Last::default(), matched })
     }
 
     /// Looks up some rows of the current batch.
     fn look_up(&self, current: &mut Current) -> DataFusionResult<RecordBatch> {
         let _timer = self.metrics.elapsed_compute().timer();
+        self.join.interrupt.check()?;
         let strict = self.join.overlap.strict(self.join.indexed);
         let (mut held, mut looking) = (Vec::new(), UInt32Builder::new());
         while current.next < current.rows.num_rows() && held.len() < PAIRS {
@@ -279,12 +283,10 @@ impl Probing {
             if current.from.is_null(row) || current.to.is_null(row) {
                 continue;
             }
-            let Some(tree) = self.held.index.tree(&current.keys, current.lookup.as_ref(), row)
-            else {
-                continue;
-            };
             let before = held.len();
-            tree.matching(current.from.value(row), current.to.value(row), strict, &mut held);
+            let bounds = (current.from.value(row), current.to.value(row));
+            let columns = (current.keys.as_slice(), current.lookup.as_ref());
+            self.held.index.matching(columns, row, bounds, strict, &mut current.last, &mut held);
             let number = u32::try_from(row).unwrap_or(u32::MAX);
             looking.append_value_n(number, held.len() - before);
         }
@@ -296,14 +298,48 @@ impl Probing {
     fn checked(
         &self,
         current: &mut Current,
-        held: UInt32Array,
-        looking: UInt32Array,
+        mut held: UInt32Array,
+        mut looking: UInt32Array,
     ) -> DataFusionResult<RecordBatch> {
-        let (left, right) = match self.join.indexed {
-            JoinSide::Left => ((&self.held.rows, &held), (&current.rows, &looking)),
-            _ => ((&current.rows, &looking), (&self.held.rows, &held)),
-        };
-        let filter = self.join.filter();
+        if !self.join.overlap.is_all {
+            let meets = self.meeting(current, &held, &looking)?;
+            if meets.true_count() < meets.len() {
+                let kept = |rows: &UInt32Array| -> DataFusionResult<UInt32Array> {
+                    Ok(filter(rows, &meets)?.as_primitive::<UInt32Type>().clone())
+                };
+                (held, looking) = (kept(&held)?, kept(&looking)?);
+            }
+        }
+        if self.join.joined.join_type != JoinType::Inner {
+            for row in looking.values() {
+                current.matched[*row as usize] = true;
+            }
+        }
+        self.joined(current, &held, &looking)
+    }
+
+    /// Returns the rows of both sides, left first, each with the places that are taken of it.
+    fn left_and_right<'a>(
+        &'a self,
+        current: &'a Current,
+        held: &'a UInt32Array,
+        looking: &'a UInt32Array,
+    ) -> [Taken<'a>; 2] {
+        match self.join.indexed {
+            JoinSide::Left => [(&self.held.rows, held), (&current.rows, looking)],
+            _ => [(&current.rows, looking), (&self.held.rows, held)],
+        }
+    }
+
+    /// Returns which pairs meet the whole condition.
+    fn meeting(
+        &self,
+        current: &Current,
+        held: &UInt32Array,
+        looking: &UInt32Array,
+    ) -> DataFusionResult<BooleanArray> {
+        let [left, right] = self.left_and_right(current, held, looking);
+        let filter = &self.join.joined.filter;
         let mut columns = Vec::with_capacity(filter.column_indices().len());
         for place in filter.column_indices() {
             let (rows, taken) = if place.side == JoinSide::Left { left } else { right };
@@ -313,24 +349,10 @@ impl Probing {
         let between =
             RecordBatch::try_new_with_options(Arc::clone(filter.schema()), columns, &options)?;
         let meets = filter.expression().evaluate(&between)?.into_array(held.len())?;
-        let Some(meets) = meets.as_boolean_opt() else {
-            return internal_err!("the condition of a join is no condition");
-        };
-        let mut columns: Vec<ArrayRef> = Vec::new();
-        for (rows, taken) in [left, right] {
-            for column in rows.columns() {
-                columns.push(take(column, taken, None)?);
-            }
+        match meets.as_boolean_opt() {
+            Some(meets) => Ok(whole(meets)),
+            None => internal_err!("the condition of a join is no condition"),
         }
-        let joined = self.projected(columns, held.len())?;
-        if self.join.joined.join_type != JoinType::Inner {
-            for (pair, row) in looking.values().iter().enumerate() {
-                if meets.is_valid(pair) && meets.value(pair) {
-                    current.matched[*row as usize] = true;
-                }
-            }
-        }
-        Ok(filter_record_batch(&joined, &whole(meets))?)
     }
 
     /// Returns the rows of the current batch that found no partner, with NULLs in its place.
@@ -338,25 +360,27 @@ impl Probing {
         let alone = current.matched.iter().zip(0_u32..).filter(|(matched, _)| !**matched);
         let alone: UInt32Array = alone.map(|(_, row)| row).collect();
         let nothing: UInt32Array = std::iter::repeat_n(None, alone.len()).collect();
-        let (left, right) = match self.join.indexed {
-            JoinSide::Left => ((&self.held.rows, &nothing), (&current.rows, &alone)),
-            _ => ((&current.rows, &alone), (&self.held.rows, &nothing)),
-        };
-        let mut columns: Vec<ArrayRef> = Vec::new();
-        for (rows, taken) in [left, right] {
-            for column in rows.columns() {
-                columns.push(take(column, taken, None)?);
-            }
-        }
-        self.projected(columns, alone.len())
+        self.joined(current, &nothing, &alone)
     }
 
-    fn projected(&self, columns: Vec<ArrayRef>, rows: usize) -> DataFusionResult<RecordBatch> {
-        let columns = match &self.join.joined.projection {
-            Some(places) => places.iter().map(|at| Arc::clone(&columns[*at])).collect(),
-            None => columns,
+    /// Returns the columns that are handed on, of the rows at these places of both sides.
+    fn joined(
+        &self,
+        current: &Current,
+        held: &UInt32Array,
+        looking: &UInt32Array,
+    ) -> DataFusionResult<RecordBatch> {
+        let [left, right] = self.left_and_right(current, held, looking);
+        let of_left = left.0.num_columns();
+        let column = |at: usize| {
+            let ((rows, taken), at) = if at < of_left { (left, at) } else { (right, at - of_left) };
+            take(rows.column(at), taken, None)
         };
-        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        let columns = match &self.join.joined.projection {
+            Some(places) => places.iter().map(|at| column(*at)).collect::<Result<_, _>>()?,
+            None => (0..of_left + right.0.num_columns()).map(column).collect::<Result<_, _>>()?,
+        };
+        let options = RecordBatchOptions::new().with_row_count(Some(looking.len()));
         Ok(RecordBatch::try_new_with_options(self.join.schema(), columns, &options)?)
     }
 }
@@ -388,7 +412,8 @@ impl EmbeddedProjection for PeriodJoinExec {
             (now, places) => places.or_else(|| now.clone()),
         };
         let joined = Joined { projection, ..self.joined.clone() };
-        Self::new(joined, self.overlap.clone(), self.indexed)
+        let join = Self::new(joined, self.overlap.clone(), self.indexed)?;
+        Ok(join.with_interrupt(self.interrupt.clone()))
     }
 }
 
@@ -420,14 +445,6 @@ impl ExecutionPlan for PeriodJoinExec {
             }
         }
         Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn replace_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-        _options: ReplaceChildrenOptions,
-    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        self.over(children)
     }
 
     fn with_new_children(

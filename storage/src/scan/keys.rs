@@ -18,10 +18,10 @@ pub(crate) struct Entry<'a> {
     pub(crate) table_prefix: usize,
 }
 
-impl Entry<'_> {
-    /// Returns the row's key.
-    pub(crate) fn key(&self) -> RowKey {
-        RowKey(self.target.prefix[self.table_prefix..].to_vec())
+impl<'a> Entry<'a> {
+    /// Returns the bytes of the row's key.
+    pub(crate) fn key_bytes(&self) -> &'a [u8] {
+        &self.target.prefix[self.table_prefix..]
     }
 }
 
