@@ -4,7 +4,7 @@
 
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
-use everwhen_storage::{ColumnDef, KeyRange, RowKey, TableDef, Value};
+use everwhen_storage::{ColumnDef, ColumnId, KeyRange, RowKey, TableDef, Value};
 
 use crate::columns::{column_type, value_of_scalar};
 
@@ -14,23 +14,34 @@ const KEYS_MAX: usize = 4_096;
 /// Returns the keys that can satisfy all filters, where they bind every column of the key by
 /// equality or IN; `None` where they do not.
 pub fn keys_of(def: &TableDef, filters: &[Expr]) -> Option<Vec<RowKey>> {
-    let mut keys: Vec<Vec<Value>> = vec![Vec::new()];
-    for id in &def.key {
-        let column = def.column_by_id(*id)?;
-        let values = values_for(column, filters)?;
-        if keys.len().saturating_mul(values.len()) > KEYS_MAX {
-            return None;
-        }
-        keys = keys
-            .iter()
-            .flat_map(|head| values.iter().map(move |value| [head, &[value.clone()][..]].concat()))
-            .collect();
-    }
+    let keys = tuples_of(def, &def.key, filters, KEYS_MAX)?;
     let mut encoded =
         keys.iter().map(|values| RowKey::encode(values).ok()).collect::<Option<Vec<_>>>()?;
     encoded.sort_unstable();
     encoded.dedup();
     Some(encoded)
+}
+
+/// Returns the combinations of values of these columns that can satisfy all filters, where equality or
+/// IN bind every one of them, to `most` combinations at most.
+pub fn tuples_of(
+    def: &TableDef,
+    columns: &[ColumnId],
+    filters: &[Expr],
+    most: usize,
+) -> Option<Vec<Vec<Value>>> {
+    let mut tuples: Vec<Vec<Value>> = vec![Vec::new()];
+    for id in columns {
+        let values = values_for(def.column_by_id(*id)?, filters)?;
+        if tuples.len().saturating_mul(values.len()) > most {
+            return None;
+        }
+        tuples = tuples
+            .iter()
+            .flat_map(|head| values.iter().map(move |value| [head, &[value.clone()][..]].concat()))
+            .collect();
+    }
+    Some(tuples)
 }
 
 /// Returns the range of the keys that can satisfy all filters: what equalities say of the key's
@@ -140,17 +151,20 @@ fn has_and(filter: &Expr) -> bool {
 
 /// Returns the only values that the filters let through for a column, none of them NULL, where
 /// equality or IN says so.
-pub fn values_for(column: &ColumnDef, filters: &[Expr]) -> Option<Vec<Value>> {
+fn values_for(column: &ColumnDef, filters: &[Expr]) -> Option<Vec<Value>> {
     filters.iter().filter_map(|filter| values_of(column, filter)).min_by_key(Vec::len)
 }
 
-/// True where a filter says something about which keys to read, for the key or for columns that an
-/// index may have.
+/// True where a filter says something about which keys to read: of a column that an index may have, or
+/// of the key.
 pub fn narrows(def: &TableDef, filter: &Expr) -> bool {
-    def.columns.iter().any(|column| {
+    let is_compared = |column: &ColumnDef| {
         let mut comparisons = Vec::new();
         comparisons_of(column, filter, &mut comparisons);
-        !comparisons.is_empty() || values_of(column, filter).is_some()
+        !comparisons.is_empty()
+    };
+    def.columns.iter().any(|column| {
+        values_of(column, filter).is_some() || (def.is_key(column.id) && is_compared(column))
     })
 }
 

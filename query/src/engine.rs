@@ -25,6 +25,7 @@ use crate::params::Params;
 use crate::read::{Defaults, Planned, Reading};
 use crate::session::{StatementContext, runtime};
 use crate::short;
+use crate::spill::{Room, Spilling};
 use crate::statements::DefinitionStatement;
 use crate::system_tables::{SystemTable, SystemTables};
 use crate::transaction::{self, Work};
@@ -39,6 +40,8 @@ pub const QUERY_STACK_BYTES: usize = 64 << 20;
 pub struct EngineOptions {
     /// Memory of all running statements together.
     pub memory_bytes_max: usize,
+    /// Where sorts and aggregates go on beyond it; without, they are refused (53200).
+    pub spilling: Option<Spilling>,
     /// What a statement's text may cost.
     pub parse: ParseLimits,
     /// How long a statement may run where its request does not say.
@@ -49,6 +52,7 @@ impl Default for EngineOptions {
     fn default() -> Self {
         Self {
             memory_bytes_max: 1 << 30,
+            spilling: None,
             parse: ParseLimits::default(),
             timeout: Duration::from_secs(300),
         }
@@ -131,6 +135,8 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     options: EngineOptions,
     pub(crate) runtime: Arc<RuntimeEnv>,
+    /// What the runtime has on disk.
+    room: Option<Arc<Room>>,
     pub(crate) system_tables: SystemTables,
     pub(crate) catalogs: Catalogs,
 }
@@ -144,7 +150,8 @@ impl fmt::Debug for Engine {
 impl Engine {
     /// Builds an engine over a store.
     pub fn new(store: Store, options: EngineOptions) -> Arc<Self> {
-        let runtime = runtime(options.memory_bytes_max).unwrap_or_else(|error| {
+        let room = options.spilling.clone().map(Room::new);
+        let runtime = runtime(options.memory_bytes_max, room.clone()).unwrap_or_else(|error| {
             tracing::error!(%error, "statements run without a memory budget");
             Arc::new(RuntimeEnv::default())
         });
@@ -153,6 +160,7 @@ impl Engine {
             store,
             options,
             runtime,
+            room,
             system_tables,
             catalogs: Catalogs::default(),
         })))
@@ -227,6 +235,12 @@ impl Engine {
         });
         let done = task.join().await;
         done.unwrap_or_else(|_| Err(Error::internal("the rows failed in an unforeseen way")))
+    }
+
+    /// Returns the bytes of memory and of disk that running statements hold.
+    pub fn held_bytes(&self) -> (usize, u64) {
+        let room = self.0.room.as_ref();
+        (self.0.runtime.memory_pool.reserved(), room.map_or(0, |room| room.used_bytes()))
     }
 
     /// Returns the names, after `everwhen.`, and columns of the system tables.

@@ -321,6 +321,13 @@ impl From<DataFusionError> for Error {
                 ArrowError::ExternalError(source) if source.is::<Self>() => {
                     Self::from(DataFusionError::External(source))
                 }
+                ArrowError::IoError(text, source) => match source.downcast::<Self>() {
+                    Ok(ours) => ours,
+                    Err(source) => {
+                        let source = Box::new(ArrowError::IoError(text, source));
+                        Self::Engine(DataFusionError::ArrowError(source, trace))
+                    }
+                },
                 source => Self::Engine(DataFusionError::ArrowError(Box::new(source), trace)),
             },
             other => Self::Engine(other),

@@ -5,12 +5,12 @@
 
 use datafusion::logical_expr::Expr;
 use everwhen_storage::{
-    ColumnId, ColumnType, Definition, DefinitionKind, Definitions, IndexId, RowKey, TableDef,
-    TableId, Tenant, TxId, Value, View,
+    ColumnId, Definition, DefinitionKind, Definitions, IndexId, RowKey, TableDef, TableId, Tenant,
+    TxId, Value, View,
 };
 use serde_json::{Value as Json, json};
 
-use crate::bounds::values_for;
+use crate::bounds::tuples_of;
 
 /// Combinations of values that are looked up at most.
 const TUPLES_MAX: usize = 256;
@@ -60,19 +60,6 @@ impl Index {
     }
 }
 
-/// True for types whose values can stand in an index.
-pub const fn is_indexable(kind: &ColumnType) -> bool {
-    matches!(
-        kind,
-        ColumnType::Text
-            | ColumnType::Int64
-            | ColumnType::Timestamp
-            | ColumnType::Date
-            | ColumnType::Bool
-            | ColumnType::Bytes
-    )
-}
-
 /// What to look up in an index to find the keys that can satisfy a condition.
 #[derive(Debug, Clone)]
 pub struct Lookup {
@@ -88,22 +75,13 @@ impl Lookup {
         let mut usable: Vec<Index> = Index::over(definitions, table.id).collect();
         usable.sort_by_key(|index| std::cmp::Reverse(index.columns.len()));
         usable.into_iter().find_map(|index| {
-            let mut tuples: Vec<Vec<Value>> = vec![Vec::new()];
-            for id in &index.columns {
-                let column = table.column_by_id(*id)?;
-                // An index has values as they were stored: an older type would not be found.
-                if definitions.former_types(table.id, *id).next().is_some() {
-                    return None;
-                }
-                let values = values_for(column, filters)?;
-                if tuples.len().saturating_mul(values.len()) > TUPLES_MAX {
-                    return None;
-                }
-                tuples = tuples
-                    .iter()
-                    .flat_map(|head| values.iter().map(move |v| [head, &[v.clone()][..]].concat()))
-                    .collect();
+            // An index has values as they were stored: an older type would not be found.
+            let had_others =
+                |id: &ColumnId| definitions.former_types(table.id, *id).next().is_some();
+            if index.columns.iter().any(had_others) {
+                return None;
             }
+            let tuples = tuples_of(table, &index.columns, filters, TUPLES_MAX)?;
             let stored = definitions.index_on(table.id, &index.columns)?;
             Some(Self { name: index.name, index: stored.id, tuples })
         })

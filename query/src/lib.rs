@@ -31,10 +31,12 @@ pub mod rewrite;
 pub mod scan_exec;
 pub mod session;
 mod short;
+mod spill;
 pub mod statements;
 pub mod system_tables;
 pub mod table;
 mod transaction;
+pub mod versions;
 mod views;
 mod write;
 
@@ -47,6 +49,7 @@ pub use error::{Error, Result, SqlState};
 pub use interrupt::{Interrupt, InterruptOnDrop};
 pub use page::Page;
 pub use params::Params;
+pub use spill::Spilling;
 pub use system_tables::SystemTable;
 pub use write::{alter_table, create_index, drop_index};
 

@@ -12,7 +12,9 @@ use datafusion::catalog::{
 };
 use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::{
+    FairSpillPool, GreedyMemoryPool, MemoryPool, TrackConsumersPool,
+};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::planner::TypePlanner;
@@ -34,6 +36,7 @@ use crate::microseconds::BoundsInMicroseconds;
 use crate::overlay::Pending;
 use crate::period_aggregate::{ConstantIntervals, Planner};
 use crate::period_join::PeriodJoins;
+use crate::spill::{Files, Room};
 
 /// The catalog of every session.
 const CATALOG: &str = "everwhen_catalog";
@@ -119,17 +122,29 @@ impl fmt::Debug for StatementContext {
 /// A table under the name that a statement's tree has for it.
 pub type NamedTable = (String, Arc<dyn TableProvider>);
 
-/// Builds the runtime that statements share: one memory budget, no spilling to disk.
+/// Builds the runtime that statements share: one memory budget, and room on disk for what sorts and
+/// aggregates hold beyond it.
+///
+/// Where there is such room each of them gets an equal share of the memory that the others do not
+/// need, so that none waits for one that could do without. Where there is none, whoever comes first.
 ///
 /// # Errors
 /// XX000 where the runtime cannot be built.
-pub fn runtime(memory_bytes_max: usize) -> Result<Arc<RuntimeEnv>> {
+pub(crate) fn runtime(memory_bytes_max: usize, room: Option<Arc<Room>>) -> Result<Arc<RuntimeEnv>> {
     let named = std::num::NonZeroUsize::new(CONSUMERS_NAMED).unwrap_or(std::num::NonZeroUsize::MIN);
-    let pool = TrackConsumersPool::new(GreedyMemoryPool::new(memory_bytes_max), named);
-    let no_spill = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
+    let (pool, mode): (Arc<dyn MemoryPool>, _) = match room {
+        Some(room) => {
+            let pool = TrackConsumersPool::new(FairSpillPool::new(memory_bytes_max), named);
+            (Arc::new(pool), DiskManagerMode::Custom(Arc::new(Files(room))))
+        }
+        None => {
+            let pool = TrackConsumersPool::new(GreedyMemoryPool::new(memory_bytes_max), named);
+            (Arc::new(pool), DiskManagerMode::Disabled)
+        }
+    };
     Ok(RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(pool))
-        .with_disk_manager_builder(no_spill)
+        .with_memory_pool(pool)
+        .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(mode))
         .build_arc()?)
 }
 

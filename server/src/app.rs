@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use everwhen_ingest::{Ingest, IngestOptions};
 use everwhen_projector::compute::{ProjectionOptions, Projections};
-use everwhen_query::{Engine, EngineOptions};
+use everwhen_query::{Engine, EngineOptions, Spilling};
 use everwhen_storage::snapshot::Target;
 use everwhen_storage::{Clock, ManualClock, Options, RealClock, Standing, Store, Tuning};
 use serde::{Deserialize, Serialize};
@@ -300,7 +300,6 @@ async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> Result<Store, Err
         sync: config.wal_sync == WalSync::PerBatch,
         block_cache_bytes: config.block_cache_bytes,
     };
-    let bytes = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
     let tuning = Tuning {
         sync_interval: (config.wal_sync == WalSync::Interval).then_some(config.wal_sync_interval),
         memtable_bytes_max: config.memtable_bytes_max,
@@ -320,9 +319,23 @@ async fn close(store: Store) {
     }
 }
 
+fn bytes(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+/// What queries put on disk lies beside the data, and leaves the room that writes need.
+fn spilling(config: &Config) -> Option<Spilling> {
+    (config.query_spill_bytes_max > 0).then(|| Spilling {
+        directory: config.data.clone(),
+        bytes_max: bytes(config.query_spill_bytes_max),
+        keep_free_bytes: bytes(config.disk_reserve_bytes + config.memtable_bytes_max),
+    })
+}
+
 fn build_services(config: &Config, store: Store, lanes: Lanes) -> Result<Arc<Services>, Error> {
     let mut engine_options = EngineOptions {
         memory_bytes_max: config.query_memory_bytes_max,
+        spilling: spilling(config),
         timeout: config.query_timeout.unwrap_or(NO_TIMEOUT),
         ..EngineOptions::default()
     };

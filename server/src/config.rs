@@ -35,6 +35,8 @@ pub struct Config {
     pub background_bytes_per_second: usize,
     pub disk_reserve_bytes: usize,
     pub query_memory_bytes_max: usize,
+    /// Bytes of disk that running queries may use beyond their memory; 0: none.
+    pub query_spill_bytes_max: usize,
     pub query_threads: usize,
     /// `None` for no limit.
     pub query_timeout: Option<Duration>,
@@ -221,6 +223,12 @@ pub const KEYS: &[Key] = &[
         show: |c| Some(c.query_memory_bytes_max.to_string()),
     },
     Key {
+        name: "query_spill_bytes_max",
+        doc: "disk that sorts and aggregates of all running queries may use beyond their memory; 0 for none",
+        set: |c, raw| whole(raw, 0).map(|v| c.query_spill_bytes_max = v),
+        show: |c| Some(c.query_spill_bytes_max.to_string()),
+    },
+    Key {
         name: "query_threads",
         doc: "threads that run queries; 0 for one a core",
         set: |c, raw| whole(raw, 0).map(|v| c.query_threads = v),
@@ -329,6 +337,7 @@ impl Default for Config {
             background_bytes_per_second: 0,
             disk_reserve_bytes: 64 << 20,
             query_memory_bytes_max: 1 << 30,
+            query_spill_bytes_max: 4 << 30,
             query_threads: 0,
             query_timeout: Some(Duration::from_secs(300)),
             statements_max: 64,

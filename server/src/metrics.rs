@@ -168,6 +168,8 @@ fn help(name: &str) -> &'static str {
         "everwhen_store_family_sst_bytes" => "Size of the sorted files, by family.",
         "everwhen_store_family_pending_compaction_bytes" => "What waits for compaction, by family.",
         "everwhen_store_family_keys" => "About how many keys there are, by family.",
+        "everwhen_query_memory_bytes" => "Memory that operators of running queries hold.",
+        "everwhen_query_spill_bytes" => "Disk that running queries use beyond their memory.",
         "everwhen_http_requests_total" => "HTTP requests answered, by route, method and status.",
         "everwhen_http_request_seconds" => "Time until the head of an HTTP answer, by route.",
         "everwhen_grpc_requests_total" => "gRPC calls answered, by method and code.",

@@ -204,7 +204,7 @@ impl TableColumns {
                 return Err(Error::unknown_column(name).at(*position));
             };
             column.not_null = true;
-            if !may_be_key(&column.kind) {
+            if !column.kind.may_be_key() {
                 let message = format!("a {} column cannot be part of a key", column.kind);
                 return Err(Error::new(SqlState::InvalidTableDefinition, message)
                     .at(column.position)
@@ -213,18 +213,6 @@ impl TableColumns {
         }
         Ok((self.columns, plain(key)))
     }
-}
-
-const fn may_be_key(kind: &ColumnType) -> bool {
-    matches!(
-        kind,
-        ColumnType::Text
-            | ColumnType::Int64
-            | ColumnType::Timestamp
-            | ColumnType::Date
-            | ColumnType::Bool
-            | ColumnType::Bytes
-    )
 }
 
 /// Reads `name type [NOT NULL | NULL]`.

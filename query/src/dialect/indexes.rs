@@ -23,27 +23,16 @@ pub(super) fn create(cursor: &mut Cursor<'_, '_>, heading: Heading) -> Result<Cr
 }
 
 fn columns(cursor: &mut Cursor<'_, '_>) -> Result<Vec<NamedColumn>> {
-    let start = cursor.at;
-    let mut depth = 0_usize;
-    // Expressions and orders have no place in it.
-    while let Some(token) = cursor.peek() {
-        match token {
-            Token::LParen => depth += 1,
-            Token::RParen => depth = depth.saturating_sub(1),
-            _ => {}
-        }
+    let is_list = cursor.peek() == Some(&Token::LParen);
+    let names = cursor.names("a column").map_err(|error| {
+        let is_expression = cursor.peek() == Some(&Token::LParen);
         let is_order = ["asc", "desc", "nulls"].iter().any(|word| cursor.sees(&[word]));
-        if depth > 1 || (depth == 1 && is_order) {
+        if is_list && (is_expression || is_order) {
             let message = "an index is over columns alone, which have no order of their own";
-            return Err(Error::unsupported(message).at(cursor.position()));
+            return Error::unsupported(message).at(cursor.position());
         }
-        cursor.at += 1;
-        if depth == 0 {
-            break;
-        }
-    }
-    cursor.at = start;
-    let names = cursor.names("a column")?;
+        error
+    })?;
     Ok(names.into_iter().map(|(name, position)| NamedColumn { name, position }).collect())
 }
 

@@ -15,7 +15,6 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Expr, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDF,
     ScalarUDFImpl, Signature,
@@ -25,6 +24,7 @@ use datafusion::physical_expr::expressions::Literal;
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
+use super::rules::map_expressions;
 use super::wrapped::{Wrapped, Wrapping};
 use crate::columns::text::MICROS_PER_DAY;
 use crate::columns::timestamp_type;
@@ -255,15 +255,7 @@ pub struct BoundedConcatenation;
 
 impl AnalyzerRule for BoundedConcatenation {
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> DataFusionResult<LogicalPlan> {
-        let plan = plan.transform_up_with_subqueries(|node| {
-            let names = NamePreserver::new(&node);
-            node.map_expressions(|expr| {
-                let name = names.save(&expr);
-                let guarded = expr.transform_up(|expr| Ok(guarded(expr)))?;
-                Ok(guarded.update_data(|expr| name.restore(expr)))
-            })
-        })?;
-        Ok(plan.data)
+        map_expressions(plan, |expr, _| expr.transform_up(|expr| Ok(guarded(expr))))
     }
 
     fn name(&self) -> &'static str {

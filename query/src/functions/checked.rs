@@ -11,8 +11,6 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::internal_err;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result as DataFusionResult;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ScalarFunctionArgs,
     ScalarUDF, ScalarUDFImpl, Signature, Volatility,
@@ -20,22 +18,15 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_expr_common::datum::apply;
 
+use super::rules::map_expressions;
+
 /// Runs after DataFusion has made the types of both sides equal.
 #[derive(Debug)]
 pub struct CheckedArithmetic;
 
 impl AnalyzerRule for CheckedArithmetic {
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> DataFusionResult<LogicalPlan> {
-        let plan = plan.transform_up_with_subqueries(|node| {
-            let schema = merge_schema(&node.inputs());
-            let names = NamePreserver::new(&node);
-            node.map_expressions(|expr| {
-                let name = names.save(&expr);
-                let checked = within(expr, &schema)?;
-                Ok(checked.update_data(|expr| name.restore(expr)))
-            })
-        })?;
-        Ok(plan.data)
+        map_expressions(plan, within)
     }
 
     fn name(&self) -> &'static str {
@@ -50,10 +41,13 @@ fn within(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>> 
             return Ok(Transformed::no(expr));
         }
         let mut program = Program::default();
-        if !program.compile(&expr, schema)? {
+        if !program.compile(&expr, schema) {
             return Ok(Transformed::no(expr));
         }
         let Program { steps, operands } = program;
+        // Only now: an expression that is none of ours is looked at again from further in.
+        let checked = |operand: &Expr| Ok(within(operand.clone(), schema)?.data);
+        let operands = operands.into_iter().map(checked).collect::<DataFusionResult<Vec<_>>>()?;
         let signature = Signature::any(operands.len(), Volatility::Immutable);
         let call = ScalarUDF::from(Checked { steps, signature }).call(operands);
         Ok(Transformed::new(call, true, TreeNodeRecursion::Jump))
@@ -72,9 +66,9 @@ fn is_operator(expr: &Expr) -> bool {
 
 /// An expression in postfix form.
 #[derive(Default)]
-struct Program {
+struct Program<'a> {
     steps: Vec<Step>,
-    operands: Vec<Expr>,
+    operands: Vec<&'a Expr>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -85,27 +79,24 @@ enum Step {
     Apply(Operator),
 }
 
-impl Program {
+impl<'a> Program<'a> {
     /// Appends an expression; false where some of it is no integer.
-    fn compile(&mut self, expr: &Expr, schema: &DFSchema) -> DataFusionResult<bool> {
+    fn compile(&mut self, expr: &'a Expr, schema: &DFSchema) -> bool {
         match expr {
             Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_operator(expr) => {
-                let both = self.compile(left, schema)? && self.compile(right, schema)?;
+                let both = self.compile(left, schema) && self.compile(right, schema);
                 self.steps.push(Step::Apply(*op));
-                Ok(both)
+                both
             }
             Expr::Negative(inner) => {
-                let is_int = self.compile(inner, schema)?;
+                let is_int = self.compile(inner, schema);
                 self.steps.push(Step::Negate);
-                Ok(is_int)
+                is_int
             }
             leaf => {
-                if !matches!(leaf.get_type(schema), Ok(DataType::Int64)) {
-                    return Ok(false);
-                }
-                self.operands.push(within(leaf.clone(), schema)?.data);
+                self.operands.push(leaf);
                 self.steps.push(Step::Operand);
-                Ok(true)
+                matches!(leaf.get_type(schema), Ok(DataType::Int64))
             }
         }
     }

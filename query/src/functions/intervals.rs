@@ -11,13 +11,13 @@ use datafusion::common::DFSchema;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     Between, BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator,
     ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 use datafusion::optimizer::AnalyzerRule;
+
+use super::rules::map_expressions;
 
 const LENGTH_TYPE: DataType = DataType::Decimal128(38, 0);
 
@@ -27,16 +27,7 @@ pub struct IntervalsByLength;
 
 impl AnalyzerRule for IntervalsByLength {
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        let plan = plan.transform_up_with_subqueries(|node| {
-            let schema = merge_schema(&node.inputs());
-            let names = NamePreserver::new(&node);
-            node.map_expressions(|expr| {
-                let name = names.save(&expr);
-                let compared = expr.transform_up(|expr| Ok(comparison(expr, &schema)))?;
-                Ok(compared.update_data(|expr| name.restore(expr)))
-            })
-        })?;
-        Ok(plan.data)
+        map_expressions(plan, |expr, schema| expr.transform_up(|expr| Ok(comparison(expr, schema))))
     }
 
     fn name(&self) -> &'static str {

@@ -5,7 +5,9 @@ mod checked;
 mod clock;
 mod intervals;
 pub(crate) mod periods;
+mod rules;
 mod series;
+pub(crate) mod sums;
 mod wrapped;
 mod zoned;
 
@@ -20,7 +22,7 @@ pub use clock::{is_clock, pin};
 pub(crate) use intervals::IntervalsByLength;
 
 /// Registers what is the same in all sessions: JSON operators and functions, series of instants,
-/// instants from text, periods.
+/// instants from text, periods, sums that do not wrap.
 ///
 /// # Errors
 /// XX000 where DataFusion refuses.
@@ -29,6 +31,7 @@ pub fn register(state: &mut SessionState) -> Result<()> {
     series::register(state);
     zoned::register(state)?;
     periods::register(state)?;
+    sums::register(state)?;
     bounded::register(state)
 }
 

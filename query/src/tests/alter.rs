@@ -4,6 +4,7 @@ use everwhen_storage::{Batch, Definition, DefinitionChange, DefinitionKind, TxId
 use serde_json::{Value as Json, json};
 
 use super::kit::Kit;
+use super::random::Random;
 use crate::Request;
 
 async fn with_table(kit: &Kit) {
@@ -185,16 +186,6 @@ struct Column {
     values: Vec<Json>,
 }
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(self.0 >> 33).unwrap() % n
-    }
-}
-
 /// Returns a value of a type as SQL and as it reads.
 fn value(kind: &str, n: usize) -> (String, Json) {
     match kind {
@@ -253,8 +244,8 @@ impl Table {
     }
 
     async fn step(&mut self, step: usize) {
-        let what = self.random.below(10);
-        let at = self.random.below(self.columns.len().max(1));
+        let what = self.random.place(10);
+        let at = self.random.place(self.columns.len().max(1));
         match what {
             _ if self.columns.is_empty() => self.add(step).await,
             0 => self.add(step).await,
@@ -269,7 +260,7 @@ impl Table {
             }
             3 | 4 => self.widen(at).await,
             5 | 6 if self.rows > 0 => {
-                let row = self.random.below(self.rows);
+                let row = self.random.place(self.rows);
                 let (sql, shown) = value(self.columns[at].kind, step);
                 let name = &self.columns[at].name;
                 self.kit.write(&format!("UPDATE t SET {name} = {sql} WHERE _id = {row}")).await;
@@ -280,7 +271,7 @@ impl Table {
     }
 
     async fn add(&mut self, step: usize) {
-        let kind = ["INT", "BOOL", "DATE", "TEXT", "JSON"][self.random.below(5)];
+        let kind = ["INT", "BOOL", "DATE", "TEXT", "JSON"][self.random.place(5)];
         let name = format!("c{step}");
         self.alter(&format!("ADD {name} {kind}")).await;
         self.columns.push(Column { name, kind, values: vec![Json::Null; self.rows] });
@@ -293,7 +284,7 @@ impl Table {
             "DATE" => &["TIMESTAMPTZ"],
             _ => return,
         };
-        let kind = wider[self.random.below(wider.len())];
+        let kind = wider[self.random.place(wider.len())];
         self.alter(&format!("ALTER {} TYPE {kind}", self.columns[at].name)).await;
         self.columns[at].values.iter_mut().for_each(|value| *value = widened(value, kind));
         self.columns[at].kind = kind;

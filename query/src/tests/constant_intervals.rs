@@ -18,24 +18,16 @@ use datafusion::prelude::SessionContext;
 use serde_json::json;
 
 use super::kit::Kit;
+use super::random::Random;
 use crate::columns::timestamp_type;
 use crate::session::{runtime, session_over};
 use crate::{Error, Request};
 
-/// A generator that needs no more than this.
-struct Random(u64);
-
 impl Random {
-    fn below(&mut self, bound: u64) -> i64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        i64::try_from((self.0 >> 33) % bound).unwrap()
-    }
-
     /// A value, or at times none.
     fn maybe(&mut self, bound: u64) -> Option<i64> {
-        let value = self.below(bound);
-        (self.below(7) != 0).then_some(value)
+        let value = self.value(bound);
+        (self.value(7) != 0).then_some(value)
     }
 }
 
@@ -74,12 +66,12 @@ fn batch(random: &mut Random, history: &History, rows: usize) -> RecordBatch {
     let (mut s, mut yes) = (StringBuilder::new(), BooleanBuilder::new());
     for _ in 0..rows {
         k.append_option(random.maybe(history.keys));
-        g.append_value(format!("group {}", random.below(2)));
-        let from = random.below(history.instants);
-        let to = from + 1 + random.below(history.instants / 2 + 1);
-        a.append_option((random.below(9) != 0).then_some(from));
-        b.append_option((random.below(4) != 0).then_some(to));
-        has.append_value(random.below(10) != 0);
+        g.append_value(format!("group {}", random.value(2)));
+        let from = random.value(history.instants);
+        let to = from + 1 + random.value(history.instants / 2 + 1);
+        a.append_option((random.value(9) != 0).then_some(from));
+        b.append_option((random.value(4) != 0).then_some(to));
+        has.append_value(random.value(10) != 0);
         n.append_option(random.maybe(1_000).map(|n| n - 500));
         // Sums of eighths are exact in any order.
         f.append_option(random.maybe(900).map(|n| f64::from(i32::try_from(n).unwrap()) / 8.0));
@@ -197,7 +189,7 @@ async fn constant_intervals_have_what_plain_aggregates_have_between_two_bounds()
     for seed in 0..8 {
         let mut random = Random(seed + 100);
         let history = History {
-            rows: usize::try_from(random.below(400)).unwrap(),
+            rows: usize::try_from(random.value(400)).unwrap(),
             keys: 1 + seed % 5,
             instants: if seed % 2 == 0 { 12 } else { 1_000 },
             batch_rows: if seed % 3 == 0 { 7 } else { 100 },
@@ -278,7 +270,7 @@ async fn the_active_set_is_bound_by_the_memory_budget() {
         History { rows: 60_000, keys: 1, instants: 1 << 40, batch_rows: 8_192, partitions: 1 };
     let table = table(1, &history);
     let sql = "SELECT CONSTANT_INTERVAL(PERIOD(a, NULL)) AS p, max(n), min(n), max(f), min(s), sum(f) FROM t GROUP BY 1";
-    let tight = session(&table, 1, runtime(12 << 20).unwrap());
+    let tight = session(&table, 1, runtime(12 << 20, None).unwrap());
     let plan = planned(&tight, sql).await.unwrap();
     let error = rows_of(&plan, &tight).await.unwrap_err();
     assert!(matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)), "{error}");

@@ -14,7 +14,7 @@ pub struct Kit {
     pub engine: Arc<Engine>,
     pub store: Store,
     pub clock: Arc<ManualClock>,
-    _directory: tempfile::TempDir,
+    pub directory: tempfile::TempDir,
 }
 
 impl Kit {
@@ -31,7 +31,7 @@ impl Kit {
         })
         .unwrap();
         let engine = Engine::new(store.clone(), EngineOptions::default());
-        Self { engine, store, clock, _directory: directory }
+        Self { engine, store, clock, directory }
     }
 
     pub fn at(&self, text: &str) {

@@ -3,24 +3,16 @@
 use serde_json::{Value as Json, json};
 
 use super::kit::Kit;
+use super::random::Random;
 use crate::Request;
 
-/// A generator that needs no more than this.
-struct Random(u64);
-
 impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-
     fn instant(&mut self) -> String {
         format!("2025-{:02}-{:02}T00:00:00Z", 1 + self.below(12), 1 + self.below(28))
     }
 
     /// A value, or at times none.
-    fn maybe(&mut self, value: String) -> String {
+    fn maybe_null(&mut self, value: String) -> String {
         if self.below(9) == 0 { "NULL".to_owned() } else { value }
     }
 }
@@ -46,7 +38,8 @@ async fn tables(random: &mut Random) -> Kit {
         let who = format!("'k{}'", random.below(8));
         let at = format!("'{}'", random.instant());
         let until = format!("'{}'", random.instant());
-        let (who, at, until) = (random.maybe(who), random.maybe(at), random.maybe(until));
+        let (who, at, until) =
+            (random.maybe_null(who), random.maybe_null(at), random.maybe_null(until));
         kit.write(&format!(
             "INSERT INTO e (_id, who, at, until) VALUES ('e{n}', {who}, {at}, {until})"
         ))

@@ -60,6 +60,13 @@ async fn integers_that_do_not_fit_are_an_error_and_never_wrap() {
         "SELECT 1 FROM t WHERE n + n > 0",
         "SELECT abs(n + 1) FROM t",
         "UPDATE t SET n = n + 1",
+        "SELECT sum(n) FROM t",
+        "SELECT sum(DISTINCT n) FROM t",
+        "SELECT sum(n) + 0.5 FROM t",
+        "SELECT 1, sum(n) FROM t GROUP BY 1",
+        "SELECT sum(n) FILTER (WHERE n > 0) FROM t GROUP BY n IS NULL",
+        "SELECT sum(n) OVER (ORDER BY _id) FROM t",
+        "SELECT sum(n) OVER (ORDER BY _id ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) FROM t",
     ] {
         assert_eq!(kit.error(sql).await.sqlstate(), "22003", "{sql}");
     }
@@ -69,6 +76,16 @@ async fn integers_that_do_not_fit_are_an_error_and_never_wrap() {
     assert_eq!(kit.rows(sql).await, json!([[3, 1]]));
     let sql = "SELECT n + 1.5, n + n / 2.0, _id || 'x' FROM t WHERE n < 9";
     assert_eq!(kit.rows(sql).await[0][2], json!("bx"));
+    let sql = "SELECT sum(n - 9), sum(DISTINCT n - 9), sum(n) FILTER (WHERE n < 0) FROM t";
+    assert_eq!(
+        kit.rows(sql).await,
+        json!([[9_223_372_036_854_775_791_i64, 9_223_372_036_854_775_791_i64, null]])
+    );
+    let sql =
+        "SELECT sum(n) OVER (ORDER BY _id DESC), sum(n) OVER (PARTITION BY _id) FROM t WHERE n < 9";
+    assert_eq!(kit.rows(sql).await, json!([[2, 2]]));
+    let sql = "SELECT sum(CAST(n AS DECIMAL)), avg(n) > 0 FROM t";
+    assert_eq!(kit.rows(sql).await, json!([["9223372036854775809", true]]));
     let sql = "SELECT CASE WHEN n < 9 THEN n + 1 ELSE 0 END FROM t ORDER BY 1";
     assert_eq!(kit.rows(sql).await, json!([[0], [3]]));
 }
@@ -85,4 +102,9 @@ async fn long_and_deep_arithmetic_is_planned_in_no_time() {
     let deep = format!("SELECT {}n{} FROM t", "abs(1 + ".repeat(50), ")".repeat(50));
     let rows = tokio::time::timeout(in_time, kit.rows(&deep)).await.unwrap();
     assert_eq!(rows, json!([[51]]));
+    // Not of integers alone, and integers within: each is looked at once more, not twice as often.
+    let mixed =
+        format!("SELECT {}n{} FROM t", "CAST((n + ".repeat(18), ") * 1.0 AS BIGINT)".repeat(18));
+    let rows = tokio::time::timeout(in_time, kit.rows(&mixed)).await.unwrap();
+    assert_eq!(rows, json!([[19]]));
 }

@@ -11,7 +11,7 @@ use super::dependents::reader;
 use super::tables::unchanged;
 use crate::engine::WriteAnswer;
 use crate::error::{Error, Result, SqlState};
-use crate::indexes::{Index, is_indexable};
+use crate::indexes::Index;
 use crate::statements::{CreateIndex, DropIndex, NamedColumn};
 
 /// Makes an index, and enters all rows that are there: it takes its time over a big table.
@@ -58,7 +58,7 @@ fn column_of(table: &TableDef, column: &NamedColumn) -> Result<ColumnId> {
     let Some(found) = table.column(&column.name) else {
         return Err(Error::unknown_column(&column.name).at(column.position));
     };
-    if !is_indexable(&found.kind) {
+    if !found.kind.may_be_key() {
         let message = format!("column \"{}\" is {}, which no index takes", found.name, found.kind);
         return Err(Error::new(SqlState::InvalidObjectDefinition, message).at(column.position));
     }

@@ -2,8 +2,8 @@
 //! [`super::alter`] changes them.
 
 use everwhen_storage::{
-    Basis, Batch, ColumnDef, ColumnId, ColumnType, Committed, DefinitionChange, DefinitionKind,
-    Store, SystemTime, TableDef, TableId, Turn,
+    Basis, Batch, ColumnDef, ColumnId, Committed, DefinitionChange, DefinitionKind, Store,
+    SystemTime, TableDef, TableId, Turn,
 };
 
 use super::dependents::{reader, writers};
@@ -53,7 +53,7 @@ fn table_of(create: &CreateTable, id: u32) -> Result<TableDef> {
             return Err(Error::new(SqlState::DuplicateColumn, message).at(column.position));
         }
         let of_key = create.key.contains(&column.name);
-        if of_key && !may_be_key(&column.kind) {
+        if of_key && !column.kind.may_be_key() {
             let message = format!("a key cannot be of type {}", column.kind);
             return Err(Error::new(SqlState::InvalidTableDefinition, message).at(column.position));
         }
@@ -80,18 +80,6 @@ fn table_of(create: &CreateTable, id: u32) -> Result<TableDef> {
         columns,
         declared: true,
     })
-}
-
-const fn may_be_key(kind: &ColumnType) -> bool {
-    matches!(
-        kind,
-        ColumnType::Text
-            | ColumnType::Int64
-            | ColumnType::Timestamp
-            | ColumnType::Date
-            | ColumnType::Bool
-            | ColumnType::Bytes
-    )
 }
 
 /// Drops a table.

@@ -1,4 +1,4 @@
-//! The store's own figures on the metrics page.
+//! The figures of the store and of running queries on the metrics page.
 
 use everwhen_storage::Standing;
 use everwhen_storage::metrics::{EngineMetrics, StoreMetrics, WriterMetrics};
@@ -15,10 +15,19 @@ pub fn add(services: &Services, page: &mut String) {
     render_gauge(page, "everwhen_store_disk_full", &is(full));
     let failed = matches!(standing, Standing::Failed { .. });
     render_gauge(page, "everwhen_store_failed", &is(failed));
+    of_queries(services, page);
     of_shipping(services, page);
     of_writer(&writer, page);
     of_engine(&engine, page);
     of_families(&engine, page);
+}
+
+/// Adds what running queries hold.
+fn of_queries(services: &Services, page: &mut String) {
+    let (memory, disk) = services.engine.held_bytes();
+    let memory = approximate(u64::try_from(memory).unwrap_or(u64::MAX));
+    render_gauge(page, "everwhen_query_memory_bytes", &one(memory));
+    render_gauge(page, "everwhen_query_spill_bytes", &one(approximate(disk)));
 }
 
 /// Adds how far the journal is shipped; nothing where that is off.

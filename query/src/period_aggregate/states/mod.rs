@@ -21,7 +21,7 @@ use datafusion::error::Result;
 
 use self::counts::{Counted, Rows, Rule};
 use self::extremes::{Extreme, ExtremeRow, Want};
-use self::sums::{DecimalMean, FloatMean, FloatSum, Floats, Sum, WholeMean};
+use self::sums::{DecimalMean, FloatMean, FloatSum, Floats, Sum, WholeMean, WholeSum, Wholes};
 use super::Function;
 use super::sweep::Step;
 use crate::error::Error;
@@ -139,7 +139,7 @@ fn sum(kind: &DataType, output: &DataType) -> Option<Box<dyn State>> {
         following(Sum::<T>::new(output.clone()))
     }
     match kind {
-        DataType::Int64 => of::<Int64Type>(output),
+        DataType::Int64 => following(Wholes::<WholeSum>::default()),
         DataType::UInt64 => of::<UInt64Type>(output),
         DataType::Decimal128(..) => of::<Decimal128Type>(output),
         DataType::Duration(TimeUnit::Microsecond) => of::<DurationMicrosecondType>(output),
@@ -152,7 +152,9 @@ fn sum(kind: &DataType, output: &DataType) -> Option<Box<dyn State>> {
 fn mean(kind: &DataType, output: &DataType) -> Option<Box<dyn State>> {
     match (kind, output) {
         (DataType::Float64, DataType::Float64) => following(Floats::<FloatMean>::default()),
-        (whole, DataType::Float64) if whole.is_signed_integer() => following(WholeMean::default()),
+        (whole, DataType::Float64) if whole.is_signed_integer() => {
+            following(Wholes::<WholeMean>::default())
+        }
         (DataType::Decimal128(_, scale), DataType::Decimal128(precision, to)) => {
             following(DecimalMean::new(*scale, *precision, *to))
         }

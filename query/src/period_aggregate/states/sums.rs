@@ -13,9 +13,10 @@ use datafusion::error::Result;
 use super::tournament::Tournament;
 use super::{Following, Found, Slots, Values, column, value, values};
 use crate::error::{Error, SqlState};
+use crate::functions::sums::whole;
 
-/// The sum of integers, decimals or durations. Past its type it wraps, as plain sums do, and comes
-/// back when rows go.
+/// The sum of decimals or durations. Past its type it wraps, as plain sums do, and comes back when
+/// rows go.
 #[derive(Debug)]
 pub struct Sum<T: ArrowPrimitiveType> {
     output: DataType,
@@ -74,16 +75,55 @@ impl<T: ArrowPrimitiveType> Following for Sum<T> {
     }
 }
 
-/// The average of integers: exact up to the division.
+/// What is made of a sum of integers.
+pub trait OfWhole: Send + Default {
+    /// The type that is put out.
+    type Output: ArrowPrimitiveType;
+
+    /// Returns the value of a sum over some rows, at least one.
+    fn of(sum: i128, open: i128) -> Result<<Self::Output as ArrowPrimitiveType>::Native>;
+}
+
+/// The sum itself, as long as it fits.
 #[derive(Debug, Default)]
-pub struct WholeMean {
+pub struct WholeSum;
+
+impl OfWhole for WholeSum {
+    type Output = Int64Type;
+
+    fn of(sum: i128, _open: i128) -> Result<i64> {
+        Ok(whole(sum)?)
+    }
+}
+
+/// The average.
+#[derive(Debug, Default)]
+pub struct WholeMean;
+
+impl OfWhole for WholeMean {
+    type Output = Float64Type;
+
+    fn of(sum: i128, open: i128) -> Result<f64> {
+        Ok(float(sum) / float(open))
+    }
+}
+
+/// The sum or average of integers: exact up to the division.
+#[derive(Debug)]
+pub struct Wholes<K: OfWhole> {
     slots: Slots<i64>,
     sum: i128,
     open: i128,
-    found: Found<f64>,
+    found: Found<<K::Output as ArrowPrimitiveType>::Native>,
 }
 
-impl Following for WholeMean {
+impl<K: OfWhole> Default for Wholes<K> {
+    fn default() -> Self {
+        Self { slots: Slots::default(), sum: 0, open: 0, found: Found::default() }
+    }
+}
+
+impl<K: OfWhole> Following for Wholes<K> {
     type Column = Values<Int64Type>;
 
     fn column(&self, argument: &ArrayRef) -> Result<Self::Column> {
@@ -111,12 +151,13 @@ impl Following for WholeMean {
     }
 
     fn emit(&mut self) -> Result<()> {
-        self.found.push((self.open > 0).then(|| float(self.sum) / float(self.open)));
+        let made = if self.open > 0 { Some(K::of(self.sum, self.open)?) } else { None };
+        self.found.push(made);
         Ok(())
     }
 
     fn take(&mut self) -> Result<ArrayRef> {
-        Ok(column::<Float64Type>(std::mem::take(&mut self.found), DataType::Float64))
+        Ok(column::<K::Output>(std::mem::take(&mut self.found), K::Output::DATA_TYPE))
     }
 
     fn size(&self) -> usize {

@@ -4,17 +4,7 @@ use arrow::array::{
 
 use super::tournament::Tournament;
 use super::*;
-
-/// A generator that needs no more than this.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> usize {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from((self.0 >> 33) % bound).unwrap()
-    }
-}
+use crate::tests::random::Random;
 
 #[test]
 fn a_tournament_comes_to_what_all_its_values_come_to() {
@@ -23,16 +13,16 @@ fn a_tournament_comes_to_what_all_its_values_come_to() {
     let mut slots = [None; 100];
     for round in 0..5_000 {
         // First few slots, then many, so that it grows.
-        let slot = random.below(if round < 500 { 3 } else { 100 });
+        let slot = random.place(if round < 500 { 3 } else { 100 });
         if slots[slot].is_none() {
-            let value = random.below(1_000);
+            let value = random.place(1_000);
             slots[slot] = Some(value);
             tree.put(slot, value, Ord::max);
         } else {
             slots[slot] = None;
             tree.remove(slot, Ord::max);
         }
-        if random.below(300) == 0 {
+        if random.place(300) == 0 {
             slots = [None; 100];
             tree.clear();
         }
@@ -72,14 +62,25 @@ fn float_sums_leave_no_error_behind() {
 }
 
 #[test]
-fn integer_sums_wrap_and_come_back() {
+fn integer_sums_are_exact_or_refused() {
     let values: ArrayRef = Arc::new(Int64Array::from(vec![i64::MAX, 5, 7]));
-    let sums = run(Function::Sum, &values, &DataType::Int64);
-    let wrapped = i64::MAX.wrapping_add(12);
-    assert_eq!(
-        sums.as_primitive::<Int64Type>(),
-        &Int64Array::from(vec![Some(wrapped), Some(12), Some(7), None])
-    );
+    let whole = Some(&DataType::Int64);
+    let following = || {
+        let mut sum = state(Function::Sum, whole, &DataType::Int64).unwrap();
+        sum.begin(&values).unwrap();
+        sum
+    };
+    // What does not fit in between does no harm.
+    let all = opened(&[0, 1, 2]);
+    let (opens, emit) = all.split_at(3);
+    let mut sum = following();
+    sum.replay(opens).unwrap();
+    sum.replay(&[Step::Close { slot: 0 }]).unwrap();
+    sum.replay(emit).unwrap();
+    let sums = sum.finish().unwrap();
+    assert_eq!(sums.as_primitive::<Int64Type>(), &Int64Array::from(vec![12]));
+    let error = crate::Error::from(following().replay(&all).unwrap_err());
+    assert_eq!(error.sqlstate(), "22003", "{error}");
     let means = run(Function::Avg, &values, &DataType::Float64);
     assert!((means.as_primitive::<Float64Type>().value(1) - 6.0).abs() < f64::EPSILON);
 }
