@@ -100,6 +100,7 @@ impl ScanExec {
             valid: self.table.valid_bound(ctx.basis.now),
             system,
             columns: Some(&columns),
+            whole: self.table.shows_valid_time(self.projection.as_deref()),
         };
         let mut failure = None;
         ctx.read(tx, |view| {

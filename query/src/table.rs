@@ -169,6 +169,21 @@ impl TemporalTable {
         ids
     }
 
+    /// True where a projection shows a bound of valid time.
+    pub fn shows_valid_time(&self, projection: Option<&[usize]>) -> bool {
+        let mut shown = self.projected(projection);
+        shown.any(|column| {
+            matches!(
+                column,
+                TableColumn::ValidFrom
+                    | TableColumn::ValidTo
+                    | TableColumn::RawFrom
+                    | TableColumn::RawTo
+                    | TableColumn::ValidPeriod
+            )
+        })
+    }
+
     /// Returns the schema of a projection.
     pub fn projected_schema(&self, projection: Option<&[usize]>) -> Result<SchemaRef> {
         Ok(match projection {

@@ -4,6 +4,7 @@
 //! joins them to versions, [`point`] is the short way for one instant, [`keys`] walks the keys of a
 //! table, [`range`] bounds which. Rows stay bytes until a version is known to be wanted.
 
+pub(crate) mod forward;
 pub(crate) mod gather;
 pub(crate) mod keys;
 pub(crate) mod merge;

@@ -307,6 +307,7 @@ fn history_older_than_a_tables_retention_is_deleted_and_said_to_be_gone() {
             valid: ValidBound::ALL,
             system: SystemBound::Latest,
             columns: None,
+            whole: true,
         };
         let read = store.read(*tx, |view| view.collect(&scan));
         if *tx >= horizon {
@@ -324,6 +325,7 @@ fn history_older_than_a_tables_retention_is_deleted_and_said_to_be_gone() {
             valid: ValidBound::ALL,
             system: SystemBound::Kept,
             columns: None,
+            whole: true,
         })
     });
     assert!(kept.unwrap().iter().all(|version| version.tx_to.is_none_or(|to| to > horizon)));

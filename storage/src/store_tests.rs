@@ -99,6 +99,7 @@ fn versions(store: &Store, table: u32, tx: TxId) -> Vec<Version> {
         valid: ValidBound::ALL,
         system: SystemBound::Latest,
         columns: None,
+        whole: true,
     };
     store.read(tx, |view| view.collect(&scan)).unwrap()
 }

@@ -215,6 +215,7 @@ fn only_the_columns_asked_for_are_decoded_and_none_of_what_is_not_believed() {
         valid,
         system: SystemBound::Latest,
         columns,
+        whole: true,
     };
     let read = |scan: &Scan<'_>| store.read(store.latest().tx, |view| view.collect(scan));
     let (a, b) = ([ColumnId(1)], [ColumnId(2)]);

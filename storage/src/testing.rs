@@ -131,6 +131,7 @@ pub(crate) fn history(store: &Store) -> crate::Result<String> {
             valid: ValidBound::ALL,
             system: SystemBound::Between(TxId::ZERO, store.latest().tx),
             columns: None,
+            whole: true,
         };
         let found = store.read(store.latest().tx, |view| view.collect(&scan))?;
         out.push_str(&format!("{found:?}\n"));

@@ -144,6 +144,7 @@ fn write_parquet(store: &Store, table: &TableDef, path: &Path) -> u64 {
         valid: ValidBound::ALL,
         system: SystemBound::Between(TxId::ZERO, store.latest().tx),
         columns: None,
+        whole: true,
     };
     let mut versions = 0;
     let read = store.read(store.latest().tx, |view| {

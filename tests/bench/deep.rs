@@ -149,6 +149,7 @@ fn scan(store: &Store, table: &TableDef, at: ValidTime) -> usize {
         valid: ValidBound::AsOf(at),
         system: SystemBound::Latest,
         columns: None,
+        whole: true,
     };
     let mut rows = 0;
     let tx = store.latest().tx;

@@ -180,6 +180,7 @@ fn versions(store: &Store, table: &TableDef, last: TxId) -> Result<Vec<Version>,
         valid: ValidBound::ALL,
         system: SystemBound::Between(TxId::ZERO, last),
         columns: None,
+        whole: true,
     };
     Ok(store.read(last, |view| view.collect(&scan))?)
 }

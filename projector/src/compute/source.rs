@@ -185,6 +185,7 @@ impl Reader<'_, '_> {
             valid: bounds.valid,
             system: bounds.system,
             columns: Some(&[]),
+            whole: false,
         };
         Ok(self.store.read_unerased(bounds.tx, |view| {
             let mut keys: Vec<RowKey> = Vec::new();
@@ -242,6 +243,7 @@ impl Reader<'_, '_> {
             valid: bounds.valid,
             system: bounds.system,
             columns: Some(&columns),
+            whole: true,
         };
         if bounds.tx == self.view.tx() {
             return Ok(self.view.collect(&read)?);

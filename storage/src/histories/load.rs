@@ -212,6 +212,7 @@ fn a_load_is_refused_as_a_whole() {
             valid: ValidBound::ALL,
             system: SystemBound::Latest,
             columns: None,
+            whole: true,
         };
         assert!(store.read(latest, |view| view.collect(&scan)).unwrap().is_empty());
     };

@@ -6,6 +6,7 @@
 
 use crate::error::Result;
 use crate::key::Fork;
+use crate::scan::forward::Stepped;
 use crate::scan::gather::{self, Target};
 use crate::scan::merge::Believed;
 use crate::scan::reader::{Reader, Walk};
@@ -24,11 +25,13 @@ pub(crate) struct Found {
 
 /// Calls `each` with the version of a key at an instant as believed at the reader's transaction.
 ///
-/// Where the latest belief is what is read, it costs at most one seek past the `current` entry.
+/// Where the latest belief is what is read, it costs at most one seek past the `current` entry. Of a past
+/// one, the version's period may be a part of it unless it is to be `whole`.
 pub(crate) fn point<T>(
     reader: &Reader<'_>,
     target: &Target<'_>,
     at: ValidTime,
+    whole: bool,
     each: impl FnOnce(Found, &[u8]) -> Result<T>,
 ) -> Result<Option<T>> {
     let tx = reader.tx();
@@ -40,10 +43,13 @@ pub(crate) fn point<T>(
     if target.unchanged || target.current.archive.is_empty() || reader.is_latest(tx) {
         return latest(reader, target, at, each);
     }
+    if !whole && reader.is_in_order() {
+        return near(reader, target, at, each);
+    }
     let mut past = Past { reader, target, walk: reader.walk(target.prefix) };
     let mut row = Vec::new();
     let Some(mut found) = past.piece(at, &mut row)? else { return Ok(None) };
-    if past.join(&mut found, &row)? {
+    if !whole || past.join(&mut found, &row)? {
         return each(found, &row).map(Some);
     }
     drop(past);
@@ -74,6 +80,44 @@ pub(crate) fn row_at<T>(
     found.map(|found| each(found.tx_from, &row)).transpose()
 }
 
+/// Calls `each` with the stored piece that holds an instant, of rows that are read in order.
+fn near<T>(
+    reader: &Reader<'_>,
+    target: &Target<'_>,
+    at: ValidTime,
+    each: impl FnOnce(Found, &[u8]) -> Result<T>,
+) -> Result<Option<T>> {
+    let Target { prefix, current, .. } = target;
+    let mut row = Vec::new();
+    let mut take = |found: Found, bytes: &[u8]| {
+        row.extend_from_slice(bytes);
+        Ok(found)
+    };
+    let mut found = None;
+    if at >= current.valid_from {
+        if current.tx_from <= reader.tx() {
+            found = latest(reader, target, at, &mut take)?;
+            if found.is_none() {
+                return Ok(None);
+            }
+        }
+    } else if current.timeline {
+        found = reader.timeline_at(prefix, at, &mut take)?;
+    }
+    if found.is_none() {
+        let stepped = reader.superseded_near(prefix, at, |stepped| match stepped {
+            Stepped::Found(found, bytes) => Some(take(found, bytes).map(Some)),
+            Stepped::Nothing => Some(Ok(None)),
+            Stepped::TooFar => None,
+        })?;
+        found = match stepped {
+            Some(stepped) => stepped?,
+            None => superseded(reader, target, at, &mut row)?,
+        };
+    }
+    found.map(|found| each(found, &row)).transpose()
+}
+
 /// A read of what one key was believed to be.
 struct Past<'a, 'db> {
     reader: &'a Reader<'db>,
@@ -101,31 +145,7 @@ impl Past<'_, '_> {
             row.extend_from_slice(bytes);
             return Ok(Some(found));
         }
-        self.superseded(at, row)
-    }
-
-    /// Returns the piece of superseded belief that holds an instant: one seek a level in use.
-    fn superseded(&self, at: ValidTime, row: &mut Vec<u8>) -> Result<Option<Found>> {
-        let (tx, prefix) = (self.reader.tx(), self.target.prefix);
-        if self.reader.is_latest(tx) {
-            return Ok(None);
-        }
-        self.reader.with_archive(|archive| {
-            // What is superseded is most often without an end, and such pieces stand in high levels.
-            for level in self.target.current.archive.iter_down() {
-                let fork = Fork::containing(at, level);
-                archive.seek(prefix, fork, tx.plus(1));
-                if let Some(piece) = archive.piece(prefix)?
-                    && piece.fork == fork
-                    && piece.tx_from <= tx
-                    && piece.valid.contains(at)
-                {
-                    row.extend_from_slice(piece.row);
-                    return Ok(Some(Found { valid: piece.valid, tx_from: piece.tx_from }));
-                }
-            }
-            Ok(None)
-        })
+        superseded(self.reader, self.target, at, row)
     }
 
     /// Makes a piece the whole version, by the pieces beside it; false where they are too many.
@@ -152,6 +172,35 @@ impl Past<'_, '_> {
         }
         Ok(true)
     }
+}
+
+/// Returns the piece of superseded belief that holds an instant: one seek a level in use.
+fn superseded(
+    reader: &Reader<'_>,
+    target: &Target<'_>,
+    at: ValidTime,
+    row: &mut Vec<u8>,
+) -> Result<Option<Found>> {
+    let (tx, prefix) = (reader.tx(), target.prefix);
+    if reader.is_latest(tx) {
+        return Ok(None);
+    }
+    reader.with_archive(|archive| {
+        // What is superseded is most often without an end, and such pieces stand in high levels.
+        for level in target.current.archive.iter_down() {
+            let fork = Fork::containing(at, level);
+            archive.seek(prefix, fork, tx.plus(1));
+            if let Some(piece) = archive.piece(prefix)?
+                && piece.fork == fork
+                && piece.tx_from <= tx
+                && piece.valid.contains(at)
+            {
+                row.extend_from_slice(piece.row);
+                return Ok(Some(Found { valid: piece.valid, tx_from: piece.tx_from }));
+            }
+        }
+        Ok(None)
+    })
 }
 
 /// The latest belief alone: where nothing newer is stored, or nothing was ever superseded.

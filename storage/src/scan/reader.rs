@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::families::Family;
 use crate::key::{self, Fork};
 use crate::row::{ArchiveHeader, CurrentHeader, LevelSet, TimelineHeader};
+use crate::scan::forward::{Forward, Stepped};
 use crate::scan::merge::{Believed, Pieces};
 use crate::scan::point::Found;
 use crate::schema::TableId;
@@ -56,6 +57,8 @@ pub(crate) struct Reader<'db> {
     // Before the snapshot: cursors go first.
     timeline: RefCell<Option<DbIterator<'db>>>,
     archive: RefCell<Option<DbIterator<'db>>>,
+    /// While rows are read in order: over the timeline and over superseded belief.
+    in_order: RefCell<Option<[Forward<'db>; 2]>>,
     gets: ReadOptions,
     snapshot: DbSnapshot<'db>,
     engine: &'db Engine,
@@ -88,6 +91,7 @@ impl<'db> Reader<'db> {
         Self {
             timeline: RefCell::default(),
             archive: RefCell::default(),
+            in_order: RefCell::default(),
             gets,
             snapshot,
             engine,
@@ -215,6 +219,17 @@ impl<'db> Reader<'db> {
         at: ValidTime,
         each: impl FnOnce(Found, &[u8]) -> Result<T>,
     ) -> Result<Option<T>> {
+        if let Some([timeline, _]) = self.in_order.borrow_mut().as_mut() {
+            match timeline.segment(prefix, at)? {
+                Stepped::Found(found, row)
+                    if found.valid.contains(at) && found.tx_from <= self.tx =>
+                {
+                    return each(found, row).map(Some);
+                }
+                Stepped::TooFar => {}
+                _ => return Ok(None),
+            }
+        }
         let mut slot = self.timeline.borrow_mut();
         let cursor = slot.get_or_insert_with(|| self.cursor(Family::Timeline, None));
         cursor.seek_for_prev(self.timeline_key(prefix, at).as_slice());
@@ -224,6 +239,35 @@ impl<'db> Reader<'db> {
             }
             _ => Ok(None),
         }
+    }
+
+    /// Calls `each` with the superseded piece of a row that held an instant as believed at the reader's
+    /// transaction, if steps from the last row find it; [`Stepped::TooFar`] where they do not.
+    pub(crate) fn superseded_near<T>(
+        &self,
+        prefix: &[u8],
+        at: ValidTime,
+        each: impl FnOnce(Stepped<'_>) -> T,
+    ) -> Result<T> {
+        match self.in_order.borrow_mut().as_mut() {
+            Some([_, archive]) => Ok(each(archive.piece(prefix, at, self.tx)?)),
+            None => Ok(each(Stepped::TooFar)),
+        }
+    }
+
+    /// Runs `read`, which asks for rows in their order and for one instant of each.
+    pub(crate) fn in_order<T>(&self, read: impl FnOnce() -> Result<T>) -> Result<T> {
+        let families = [Family::Timeline, Family::Archive];
+        *self.in_order.borrow_mut() =
+            Some(families.map(|family| Forward::new(self.cursor(family, None))));
+        let done = read();
+        *self.in_order.borrow_mut() = None;
+        done
+    }
+
+    /// True within [`Reader::in_order`].
+    pub(crate) fn is_in_order(&self) -> bool {
+        self.in_order.borrow().is_some()
     }
 
     /// Calls `each` with the segments of the latest belief before `current` that overlap `window`,

@@ -248,12 +248,52 @@ fn views_read_what_random_histories_laid_down() {
                     valid: ValidBound::Overlapping(window),
                     system,
                     columns: None,
+                    whole: true,
                 };
                 let found: Vec<Shown> = view.collect(&scan).unwrap().iter().map(shown).collect();
                 let mut wanted = expected(&lines, from, tx);
                 wanted.retain(|shown| shown.0 < window.to() && window.from() < shown.1);
                 assert_eq!(found, wanted, "history {history} {lines:?} {window:?} {system:?}");
             }
+        }
+    }
+}
+
+#[test]
+fn a_scan_at_one_instant_finds_what_single_reads_find() {
+    const KEYS: i64 = 150;
+    let layout = Layout::new();
+    let mut random = Random(20_261_122);
+    let mut latest = 0;
+    for key in 0..KEYS {
+        // Runs of keys with little history, so that steps suffice again.
+        let txs =
+            1 + usize::try_from(random.below(if key / 20 % 2 == 0 { 3 } else { 30 })).unwrap();
+        latest = latest.max(txs);
+        layout.store(key, &random_lines(&mut random, txs));
+    }
+    for _ in 0..200 {
+        let tx = TxId::new(random.below(latest as u64 + 1));
+        let at = start(random.cell());
+        let view = View::new(&layout.engine, tx, || TxId::new(latest as u64));
+        let keys = (0..KEYS).map(Layout::key);
+        let single = |key| view.point(&layout.table, &layout.tenant, &key, at).unwrap();
+        let expected: Vec<Version> = keys.filter_map(single).collect();
+        let scan = |whole| Scan {
+            table: &layout.table,
+            tenant: Some(&layout.tenant),
+            keys: Keys::All,
+            valid: ValidBound::AsOf(at),
+            system: SystemBound::Latest,
+            columns: None,
+            whole,
+        };
+        assert_eq!(view.collect(&scan(true)).unwrap(), expected, "at {at:?}, tx {tx}");
+        let parts = view.collect(&scan(false)).unwrap();
+        assert_eq!(parts.len(), expected.len(), "at {at:?}, tx {tx}");
+        for (part, whole) in parts.iter().zip(&expected) {
+            assert!(part.valid.contains(at) && whole.valid.hull(&part.valid) == whole.valid);
+            assert_eq!(Version { valid: whole.valid, ..part.clone() }, *whole);
         }
     }
 }

@@ -120,7 +120,7 @@ fn answers(store: &Store) -> Vec<Result<String>> {
                     continue;
                 };
                 let (tenant, keys, valid) = (None, Keys::All, ValidBound::ALL);
-                let scan = Scan { table, tenant, keys, valid, system, columns: None };
+                let scan = Scan { table, tenant, keys, valid, system, columns: None, whole: true };
                 let found = store.read(tx, |view| view.collect(&scan));
                 answers.push(found.map(|found| format!("{found:?}")));
             }

@@ -131,7 +131,8 @@ impl World {
     fn read(&self, key: &str, tx: u64, system: SystemBound, valid: ValidBound) -> Vec<Line> {
         let keys = Keys::Among(vec![self.key(key)]);
         let tenant = Some(&self.tenant);
-        let scan = Scan { table: &self.table, tenant, keys, valid, system, columns: None };
+        let scan =
+            Scan { table: &self.table, tenant, keys, valid, system, columns: None, whole: true };
         let versions = self.bench.store().read(self.base.plus(tx), |view| view.collect(&scan));
         let line = |v: everwhen_storage::Version| {
             let own = |tx: TxId| tx.get() - self.base.get();

@@ -41,7 +41,7 @@ fn read(
 ) -> Result<Vec<Row>, Error> {
     let table = &history.table;
     let (keys, valid, columns) = (Keys::All, ValidBound::ALL, None);
-    let scan = Scan { table, tenant: None, keys, valid, system, columns };
+    let scan = Scan { table, tenant: None, keys, valid, system, columns, whole: true };
     let found = bench.store().read(tx, |view| view.collect(&scan))?;
     Ok(found.into_iter().filter(|v| history.tenants.contains(&v.tenant)).map(row).collect())
 }
