@@ -45,6 +45,9 @@ const REFERENCES: &str = "public";
 /// The schema of the system tables.
 pub const SYSTEM_SCHEMA: &str = "everwhen";
 
+/// What every sort reserves, however small, so that it can merge what it puts on disk: little, as
+/// statements with a sort are many and few of them spill.
+const SORT_RESERVES_BYTES: usize = 1 << 20;
 /// Rows of a batch between operators.
 const BATCH_ROWS: usize = 8_192;
 /// The largest consumers named in an error about memory.
@@ -243,6 +246,7 @@ fn base_state() -> SessionState {
     options.sql_parser.collect_spans = true;
     options.sql_parser.map_string_types_to_utf8view = false;
     options.execution.time_zone = Some("UTC".to_owned());
+    options.execution.sort_spill_reservation_bytes = SORT_RESERVES_BYTES;
     let mut state = SessionStateBuilder::new_with_default_features()
         .with_config(config)
         .with_type_planner(Arc::new(Types))

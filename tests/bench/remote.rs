@@ -25,7 +25,11 @@ pub async fn run(report: &mut Report) {
     tokio::task::block_in_place(|| HISTORY.store(&data));
     let peers = tokio::task::block_in_place(|| [Peer::mariadb(), Peer::postgres()]);
     for peer in &peers {
-        let seconds = tokio::task::block_in_place(|| peer.load(HISTORY.rows()));
+        let seconds = tokio::task::block_in_place(|| {
+            let seconds = peer.load(HISTORY.rows());
+            peer.index();
+            seconds
+        });
         println!("{}: {} rows loaded in {seconds:.1} s", peer.name, HISTORY.rows().count());
     }
     let server = Server::start(&data, None).await.unwrap();

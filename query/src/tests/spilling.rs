@@ -115,3 +115,22 @@ async fn a_statement_that_is_left_gives_its_room_back() {
     }
     panic!("still held: {:?}", engine.held_bytes());
 }
+
+#[tokio::test]
+async fn small_sorts_take_little_of_the_memory_for_all() {
+    let kit = Kit::new();
+    let engine = engine(&kit, 1 << 30, 0);
+    // Each is held until its last batch is taken.
+    let mut answers = Vec::new();
+    for _ in 0..12 {
+        let sql = "SELECT value FROM range(40000) ORDER BY value % 7, value";
+        let mut answer = ask(&engine, sql).await.unwrap();
+        answer.stream.next().await.unwrap().unwrap();
+        answers.push(answer);
+    }
+    assert!(engine.held_bytes().0 > 0);
+    for answer in answers {
+        let rows = collect(answer).await.unwrap();
+        assert_eq!(rows.as_array().unwrap().last(), Some(&json!([39_997])));
+    }
+}
