@@ -65,23 +65,34 @@ impl Wanted {
         }
     }
 
-    /// Returns which of the values stand in a file below a directory.
+    /// Returns which of the values stand in a file below a directory. Files of a running server may go while
+    /// they are looked through, and others have come for them then: the look begins anew.
     pub fn in_files(&self, directory: &Path) -> Found {
+        loop {
+            match self.in_files_there(directory) {
+                Ok(found) => return found,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => panic!("{}: {error}", directory.display()),
+            }
+        }
+    }
+
+    fn in_files_there(&self, directory: &Path) -> std::io::Result<Found> {
         let mut found = Found::default();
         let mut open = vec![directory.to_owned()];
         while let Some(directory) = open.pop() {
-            for entry in std::fs::read_dir(directory).unwrap() {
-                let path = entry.unwrap().path();
+            for entry in std::fs::read_dir(directory)? {
+                let path = entry?.path();
                 if path.is_dir() {
                     open.push(path);
                 } else {
-                    let file = std::fs::read(&path).unwrap();
+                    let file = std::fs::read(&path)?;
                     self.look(&file, &mut found.plain);
                     blocks::each(&file, |block| self.look(block, &mut found.compressed));
                 }
             }
         }
-        found
+        Ok(found)
     }
 
     /// Returns which of the values stand in an entry of a database that nobody has open.
