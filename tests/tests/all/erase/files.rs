@@ -68,13 +68,15 @@ impl Wanted {
     /// Returns which of the values stand in a file below a directory. Files of a running server may go while
     /// they are looked through, and others have come for them then: the look begins anew.
     pub fn in_files(&self, directory: &Path) -> Found {
-        loop {
+        const LOOKS_MAX: usize = 50;
+        for _ in 0..LOOKS_MAX {
             match self.in_files_there(directory) {
                 Ok(found) => return found,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => panic!("{}: {error}", directory.display()),
             }
         }
+        panic!("{}: files go faster than they can be read", directory.display())
     }
 
     fn in_files_there(&self, directory: &Path) -> std::io::Result<Found> {
