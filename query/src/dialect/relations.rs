@@ -45,6 +45,13 @@ pub(super) fn read(parser: &mut Parser<'_>, left: &Expr) -> Option<Result<Expr, 
     Some(Ok(call(relation.function(), args)))
 }
 
+/// True for a word that may be a relation; two words have one of these second.
+pub(super) fn may_relate(word: &str) -> bool {
+    ["CONTAINS", "EQUALS", "PRECEDES", "SUCCEEDS", "LEADS", "LAGS"]
+        .iter()
+        .any(|relation| word.eq_ignore_ascii_case(relation))
+}
+
 /// As comparisons: tighter than NOT, AND and OR.
 fn precedence() -> u8 {
     TEMPORAL.prec_value(Precedence::Like)

@@ -84,6 +84,14 @@ fn limits_hold_before_anything_is_parsed() {
     assert_eq!(state("SELECT 1+1+1+1+1+1+1+1"), Some("54001"));
     assert_eq!(state("SELECT 1 OR 1 OR 1 OR 1 OR 1 OR 1 OR 1 OR 1"), Some("54001"));
     assert_eq!(state("SELECT 1+1+1, 1+1+1, 1+1+1"), None);
+    let roomy = ParseLimits { bytes_max: 1_000, tokens_max: 500, nesting_max: 5, chain_max: 6 };
+    for relation in ["EQUALS", "contains", "STRICTLY LEADS"] {
+        let state = |times| {
+            let sql = format!("SELECT a{}", format!(" {relation} a").repeat(times));
+            parse(&sql, &roomy).map_err(|error| error.sqlstate()).err()
+        };
+        assert_eq!((state(7), state(1)), (Some("54001"), None), "{relation}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Toke
 use super::ParseLimits;
 use super::positions::Positions;
 use super::postgres::TEMPORAL;
+use super::relations::may_relate;
 use crate::error::{Error, Result, SqlState};
 
 /// Tokens of one statement, without white space and comments, and the text they came from.
@@ -172,6 +173,7 @@ fn count(token: &Token, level: &mut Level) {
             | Keyword::THEN
             | Keyword::ON
             | Keyword::HAVING => level.operators = 0,
+            _ if may_relate(&word.value) => level.operators += 1,
             _ => {}
         },
         Token::Number(..)
