@@ -6,7 +6,6 @@
 
 use crate::error::Result;
 use crate::key::Fork;
-use crate::scan::forward::Stepped;
 use crate::scan::gather::{self, Target};
 use crate::scan::merge::Believed;
 use crate::scan::reader::{Reader, Walk};
@@ -87,35 +86,48 @@ fn near<T>(
     at: ValidTime,
     each: impl FnOnce(Found, &[u8]) -> Result<T>,
 ) -> Result<Option<T>> {
-    let Target { prefix, current, .. } = target;
     let mut row = Vec::new();
-    let mut take = |found: Found, bytes: &[u8]| {
-        row.extend_from_slice(bytes);
-        Ok(found)
-    };
-    let mut found = None;
-    if at >= current.valid_from {
-        if current.tx_from <= reader.tx() {
-            found = latest(reader, target, at, &mut take)?;
-            if found.is_none() {
-                return Ok(None);
+    let found = match settled(target, at, reader.tx(), &mut row) {
+        Settled::Answer(answer) => answer,
+        Settled::Open { timeline } => {
+            let take = |found: Found, bytes: &[u8]| {
+                row.extend_from_slice(bytes);
+                Ok(found)
+            };
+            match if timeline { reader.timeline_at(target.prefix, at, take)? } else { None } {
+                Some(found) => Some(found),
+                None => match reader.superseded_near(target.prefix, at, &mut row)? {
+                    Some(answer) => answer,
+                    None => superseded(reader, target, at, &mut row)?,
+                },
             }
         }
-    } else if current.timeline {
-        found = reader.timeline_at(prefix, at, &mut take)?;
-    }
-    if found.is_none() {
-        let stepped = reader.superseded_near(prefix, at, |stepped| match stepped {
-            Stepped::Found(found, bytes) => Some(take(found, bytes).map(Some)),
-            Stepped::Nothing => Some(Ok(None)),
-            Stepped::TooFar => None,
-        })?;
-        found = match stepped {
-            Some(stepped) => stepped?,
-            None => superseded(reader, target, at, &mut row)?,
-        };
-    }
+    };
     found.map(|found| each(found, &row)).transpose()
+}
+
+/// What the `current` entry says of an instant.
+enum Settled {
+    Answer(Option<Found>),
+    /// The answer lies elsewhere, perhaps in the timeline.
+    Open {
+        timeline: bool,
+    },
+}
+
+/// Returns what a `current` entry says of an instant as believed at a transaction, the row in `row`.
+fn settled(target: &Target<'_>, at: ValidTime, tx: TxId, row: &mut Vec<u8>) -> Settled {
+    let current = &target.current;
+    if at < current.valid_from {
+        return Settled::Open { timeline: current.timeline };
+    }
+    if current.tx_from > tx {
+        return Settled::Open { timeline: false };
+    }
+    let valid = Period::nonempty(current.valid_from, ValidTime::END);
+    let (Some(valid), Some(bytes)) = (valid, current.row) else { return Settled::Answer(None) };
+    row.extend_from_slice(bytes);
+    Settled::Answer(Some(Found { valid, tx_from: current.tx_from }))
 }
 
 /// A read of what one key was believed to be.
@@ -129,21 +141,18 @@ impl Past<'_, '_> {
     /// Returns the stored piece that holds an instant, its row in `row`.
     fn piece(&mut self, at: ValidTime, row: &mut Vec<u8>) -> Result<Option<Found>> {
         let tx = self.reader.tx();
-        let current = &self.target.current;
         row.clear();
-        if at >= current.valid_from {
-            if current.tx_from <= tx {
-                let valid = Period::nonempty(current.valid_from, ValidTime::END);
-                let (Some(valid), Some(bytes)) = (valid, current.row) else { return Ok(None) };
-                row.extend_from_slice(bytes);
-                return Ok(Some(Found { valid, tx_from: current.tx_from }));
+        match settled(self.target, at, tx, row) {
+            Settled::Answer(answer) => return Ok(answer),
+            Settled::Open { timeline: true } => {
+                if let Some((found, bytes)) = self.walk.at(at)?
+                    && found.tx_from <= tx
+                {
+                    row.extend_from_slice(bytes);
+                    return Ok(Some(found));
+                }
             }
-        } else if current.timeline
-            && let Some((found, bytes)) = self.walk.at(at)?
-            && found.tx_from <= tx
-        {
-            row.extend_from_slice(bytes);
-            return Ok(Some(found));
+            Settled::Open { timeline: false } => {}
         }
         superseded(self.reader, self.target, at, row)
     }

@@ -52,13 +52,20 @@ impl<'a> Current<'a> {
     }
 }
 
+/// The cursors of rows that are read in order, each opened when it is first needed.
+#[derive(Default)]
+struct InOrder<'db> {
+    timeline: Option<Forward<'db>>,
+    archive: Option<Forward<'db>>,
+}
+
 /// Reads of one snapshot at one transaction.
 pub(crate) struct Reader<'db> {
     // Before the snapshot: cursors go first.
     timeline: RefCell<Option<DbIterator<'db>>>,
     archive: RefCell<Option<DbIterator<'db>>>,
-    /// While rows are read in order: over the timeline and over superseded belief.
-    in_order: RefCell<Option<[Forward<'db>; 2]>>,
+    /// While rows are read in order.
+    in_order: RefCell<Option<InOrder<'db>>>,
     gets: ReadOptions,
     snapshot: DbSnapshot<'db>,
     engine: &'db Engine,
@@ -219,7 +226,9 @@ impl<'db> Reader<'db> {
         at: ValidTime,
         each: impl FnOnce(Found, &[u8]) -> Result<T>,
     ) -> Result<Option<T>> {
-        if let Some([timeline, _]) = self.in_order.borrow_mut().as_mut() {
+        if let Some(InOrder { timeline, .. }) = self.in_order.borrow_mut().as_mut() {
+            let timeline =
+                timeline.get_or_insert_with(|| Forward::new(self.cursor(Family::Timeline, None)));
             match timeline.segment(prefix, at)? {
                 Stepped::Found(found, row)
                     if found.valid.contains(at) && found.tx_from <= self.tx =>
@@ -241,25 +250,31 @@ impl<'db> Reader<'db> {
         }
     }
 
-    /// Calls `each` with the superseded piece of a row that held an instant as believed at the reader's
-    /// transaction, if steps from the last row find it; [`Stepped::TooFar`] where they do not.
-    pub(crate) fn superseded_near<T>(
+    /// Returns the superseded piece of a row that held an instant as believed at the reader's
+    /// transaction, its row in `row`, if steps from the last row tell; nothing where they do not.
+    pub(crate) fn superseded_near(
         &self,
         prefix: &[u8],
         at: ValidTime,
-        each: impl FnOnce(Stepped<'_>) -> T,
-    ) -> Result<T> {
-        match self.in_order.borrow_mut().as_mut() {
-            Some([_, archive]) => Ok(each(archive.piece(prefix, at, self.tx)?)),
-            None => Ok(each(Stepped::TooFar)),
-        }
+        row: &mut Vec<u8>,
+    ) -> Result<Option<Option<Found>>> {
+        let mut in_order = self.in_order.borrow_mut();
+        let Some(InOrder { archive, .. }) = in_order.as_mut() else { return Ok(None) };
+        let archive =
+            archive.get_or_insert_with(|| Forward::new(self.cursor(Family::Archive, None)));
+        Ok(match archive.piece(prefix, at, self.tx)? {
+            Stepped::Found(found, bytes) => {
+                row.extend_from_slice(bytes);
+                Some(Some(found))
+            }
+            Stepped::Nothing => Some(None),
+            Stepped::TooFar => None,
+        })
     }
 
     /// Runs `read`, which asks for rows in their order and for one instant of each.
     pub(crate) fn in_order<T>(&self, read: impl FnOnce() -> Result<T>) -> Result<T> {
-        let families = [Family::Timeline, Family::Archive];
-        *self.in_order.borrow_mut() =
-            Some(families.map(|family| Forward::new(self.cursor(family, None))));
+        *self.in_order.borrow_mut() = Some(InOrder::default());
         let done = read();
         *self.in_order.borrow_mut() = None;
         done
