@@ -72,11 +72,9 @@ impl AggregateUDFImpl for ExactSum {
         if !is_whole(&args) {
             return self.inner.accumulator(args);
         }
-        Ok(if args.is_distinct {
-            Box::new(OfDistinct(self.inner.accumulator(args)?))
-        } else {
-            Box::new(Widened(self.inner.accumulator(wide(args))?))
-        })
+        let of_distinct = args.is_distinct;
+        let args = if of_distinct { args } else { wide(args) };
+        Ok(Box::new(WholeSum { inner: self.inner.accumulator(args)?, of_distinct }))
     }
 
     fn create_sliding_accumulator(
@@ -86,7 +84,8 @@ impl AggregateUDFImpl for ExactSum {
         if !is_whole(&args) || args.is_distinct {
             return self.inner.create_sliding_accumulator(args);
         }
-        Ok(Box::new(Widened(self.inner.create_sliding_accumulator(wide(args))?)))
+        let inner = self.inner.create_sliding_accumulator(wide(args))?;
+        Ok(Box::new(WholeSum { inner, of_distinct: false }))
     }
 
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> DataFusionResult<Vec<FieldRef>> {
@@ -131,53 +130,16 @@ fn widened(values: &[ArrayRef]) -> DataFusionResult<[ArrayRef; 1]> {
 
 /// One sum.
 #[derive(Debug)]
-struct Widened(Box<dyn Accumulator>);
-
-impl Accumulator for Widened {
-    fn update_batch(&mut self, values: &[ArrayRef]) -> DataFusionResult<()> {
-        self.0.update_batch(&widened(values)?)
-    }
-
-    fn evaluate(&mut self) -> DataFusionResult<ScalarValue> {
-        match self.0.evaluate()? {
-            ScalarValue::Decimal128(sum, ..) => Ok(ScalarValue::Int64(sum.map(whole).transpose()?)),
-            other => datafusion::common::internal_err!("a sum of integers is {other:?}"),
-        }
-    }
-
-    fn size(&self) -> usize {
-        self.0.size()
-    }
-
-    fn state(&mut self) -> DataFusionResult<Vec<ScalarValue>> {
-        self.0.state()
-    }
-
-    fn merge_batch(&mut self, states: &[ArrayRef]) -> DataFusionResult<()> {
-        self.0.merge_batch(states)
-    }
-
-    fn retract_batch(&mut self, values: &[ArrayRef]) -> DataFusionResult<()> {
-        self.0.retract_batch(&widened(values)?)
-    }
-
-    fn supports_retract_batch(&self) -> bool {
-        self.0.supports_retract_batch()
-    }
+struct WholeSum {
+    inner: Box<dyn Accumulator>,
+    /// Each value counts once: the engine's keeps them, and they are added up here.
+    of_distinct: bool,
 }
 
-/// One sum of each value once: the engine's, which keeps them, added up here.
-#[derive(Debug)]
-struct OfDistinct(Box<dyn Accumulator>);
-
-impl Accumulator for OfDistinct {
-    fn update_batch(&mut self, values: &[ArrayRef]) -> DataFusionResult<()> {
-        self.0.update_batch(values)
-    }
-
-    fn evaluate(&mut self) -> DataFusionResult<ScalarValue> {
+impl WholeSum {
+    fn distinct(&mut self) -> DataFusionResult<Option<i128>> {
         let mut sum = None;
-        for state in self.0.state()? {
+        for state in self.inner.state()? {
             let ScalarValue::List(kept) = state else {
                 return datafusion::common::internal_err!("distinct values are kept as {state:?}");
             };
@@ -185,19 +147,48 @@ impl Accumulator for OfDistinct {
                 sum = Some(sum.unwrap_or(0) + i128::from(value));
             }
         }
+        Ok(sum)
+    }
+
+    fn all(&mut self) -> DataFusionResult<Option<i128>> {
+        match self.inner.evaluate()? {
+            ScalarValue::Decimal128(sum, ..) => Ok(sum),
+            other => datafusion::common::internal_err!("a sum of integers is {other:?}"),
+        }
+    }
+}
+
+impl Accumulator for WholeSum {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> DataFusionResult<()> {
+        if self.of_distinct {
+            return self.inner.update_batch(values);
+        }
+        self.inner.update_batch(&widened(values)?)
+    }
+
+    fn evaluate(&mut self) -> DataFusionResult<ScalarValue> {
+        let sum = if self.of_distinct { self.distinct()? } else { self.all()? };
         Ok(ScalarValue::Int64(sum.map(whole).transpose()?))
     }
 
     fn size(&self) -> usize {
-        self.0.size()
+        self.inner.size()
     }
 
     fn state(&mut self) -> DataFusionResult<Vec<ScalarValue>> {
-        self.0.state()
+        self.inner.state()
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> DataFusionResult<()> {
-        self.0.merge_batch(states)
+        self.inner.merge_batch(states)
+    }
+
+    fn retract_batch(&mut self, values: &[ArrayRef]) -> DataFusionResult<()> {
+        self.inner.retract_batch(&widened(values)?)
+    }
+
+    fn supports_retract_batch(&self) -> bool {
+        self.inner.supports_retract_batch()
     }
 }
 
