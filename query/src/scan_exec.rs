@@ -25,7 +25,7 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PhysicalExpr, PlanProperties,
     SendableRecordBatchStream, coop,
 };
-use everwhen_storage::{Assertion, ColumnId, Keys, RowKey, Scan, ScanCounts, ValidBound, View};
+use everwhen_storage::{Assertion, Keys, RowKey, Scan, ScanCounts, ValidBound, View};
 use futures::TryStreamExt as _;
 use tokio::sync::mpsc::Sender;
 
@@ -92,14 +92,13 @@ impl ScanExec {
         out: &Sender<DataFusionResult<RecordBatch>>,
     ) -> Result<()> {
         let (tx, system) = self.table.system_bound(ctx)?;
-        let columns: Vec<ColumnId> = self.table.stored_columns(self.projection.as_deref());
         let mut scan = Scan {
             table: &self.table.def,
             tenant: Some(&ctx.tenant),
             keys: self.keys.clone(),
             valid: self.table.valid_bound(ctx.basis.now),
             system,
-            columns: Some(&columns),
+            columns: None,
             whole: self.table.shows_valid_time(self.projection.as_deref()),
         };
         let mut failure = None;
@@ -191,12 +190,14 @@ impl Sending<'_, '_> {
 
     /// Takes one version; false where no more are wanted.
     fn take(&mut self, push: impl FnOnce(&mut VersionColumns<'_>) -> Result<()>) -> Result<bool> {
-        if self.columns.is_none() {
-            let capacity = self.left.min(BATCH_ROWS);
-            let projection = self.scan.projection.as_deref();
-            self.columns = Some(VersionColumns::new(&self.scan.table, projection, capacity)?);
-        }
-        let Some(columns) = &mut self.columns else { return Ok(false) };
+        let columns = match &mut self.columns {
+            Some(columns) => columns,
+            none => {
+                let capacity = self.left.min(BATCH_ROWS);
+                let projection = self.scan.projection.as_deref();
+                none.insert(VersionColumns::new(&self.scan.table, projection, capacity)?)
+            }
+        };
         push(columns)?;
         self.left -= 1;
         if columns.len() < BATCH_ROWS && self.left > 0 {
@@ -223,7 +224,6 @@ impl Sending<'_, '_> {
             let before = self.view.collect(&Scan {
                 keys: Keys::Among(vec![key.clone()]),
                 valid: ValidBound::ALL,
-                columns: None,
                 ..scan.clone()
             })?;
             let (tenant, basis) = (&self.ctx.tenant, self.ctx.basis);

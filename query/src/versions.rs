@@ -39,9 +39,10 @@ pub(crate) struct VersionColumns<'t> {
     table: &'t TemporalTable,
     schema: SchemaRef,
     shown: Vec<TableColumn>,
-    /// Stored columns that are shown, without the key's, in order; and what was read of each.
-    stored: Vec<(ColumnId, ColumnBuilder)>,
-    wanted: Vec<ColumnId>,
+    /// Stored columns that are shown, without the key's, in order.
+    stored: Vec<ColumnId>,
+    /// What was read of each of them.
+    values: Vec<ColumnBuilder>,
     key: Option<KeyColumns<'t>>,
     /// Names, where they are shown.
     tenants: Option<StringBuilder>,
@@ -90,8 +91,8 @@ impl<'t> VersionColumns<'t> {
             Some(column) => Ok(ColumnBuilder::new(&column.kind, capacity)),
             None => Err(Error::internal(format!("table \"{}\" lost a column", def.name))),
         };
-        let wanted = table.stored_columns(projection);
-        let stored = wanted.iter().map(|id| Ok((*id, builder(*id)?))).collect::<Result<_>>()?;
+        let stored = table.stored_columns(projection);
+        let values = stored.iter().map(|id| builder(*id)).collect::<Result<_>>()?;
         let of_key = def.key.iter().enumerate();
         let of_key = of_key.filter(|(_, id)| shown.contains(&TableColumn::Stored(**id)));
         let columns: Vec<_> =
@@ -112,7 +113,7 @@ impl<'t> VersionColumns<'t> {
             schema: table.projected_schema(projection)?,
             shown,
             stored,
-            wanted,
+            values,
             key,
             tenants: tenants.then(|| StringBuilder::with_capacity(capacity, capacity * 8)),
             valid: Vec::with_capacity(capacity),
@@ -131,8 +132,8 @@ impl<'t> VersionColumns<'t> {
     /// # Errors
     /// XX001 where it is damaged.
     pub fn push(&mut self, version: &VersionRef<'_>) -> Result<()> {
-        let Self { stored, wanted, .. } = self;
-        version.each(wanted, |place, value| stored[place].1.append_ref(value))?;
+        let Self { stored, values, .. } = self;
+        version.each(stored, |place, value| values[place].append_ref(value))?;
         self.push_times(version.tenant, version.valid, version.tx_from, version.tx_to);
         self.key.as_mut().map_or(Ok(()), |key| key.push(version.key_bytes()))
     }
@@ -142,7 +143,7 @@ impl<'t> VersionColumns<'t> {
     /// # Errors
     /// XX001 where its key is damaged.
     pub fn push_owned(&mut self, version: &Version) -> Result<()> {
-        for (id, column) in &mut self.stored {
+        for (id, column) in self.stored.iter().zip(&mut self.values) {
             column.append(version.row.get(*id).unwrap_or(&Value::Null));
         }
         self.push_times(&version.tenant, version.valid, version.tx_from, version.tx_to);
@@ -181,6 +182,7 @@ impl<'t> VersionColumns<'t> {
         let mut built: HashMap<ColumnId, ArrayRef> = self
             .stored
             .into_iter()
+            .zip(self.values)
             .chain(of_key.map(|(_, id, column)| (id, column)))
             .map(|(id, column)| (id, column.finish()))
             .collect();
