@@ -15,8 +15,11 @@ pub fn statements(text: &str) -> Vec<Piece<'_>> {
     let mut pieces: Vec<Piece<'_>> = Vec::new();
     let mut start = 0;
     let mut in_transaction = false;
+    // Of the statement, which may stand within the piece.
+    let mut begin = 0;
     for end in ends(text) {
-        let first_word = first_word(&text[last_start(text, start, end)..end]);
+        let first_word = first_word(&text[begin..end]);
+        begin = end + 1;
         if first_word == "BEGIN" || first_word == "START" {
             in_transaction = true;
         }
@@ -38,12 +41,6 @@ pub fn reads(text: &str) -> bool {
     let words = ["SELECT", "WITH", "VALUES", "TABLE", "SETTING", "EXPLAIN"];
     words.contains(&first_word(text).as_str())
         || without_comments(text).trim_start().starts_with('(')
-}
-
-/// Returns where the last statement of `text[start..end]` begins.
-fn last_start(text: &str, start: usize, end: usize) -> usize {
-    let within = &text[start..end];
-    ends(within).last().map_or(start, |semicolon| start + semicolon + 1)
 }
 
 fn push<'a>(pieces: &mut Vec<Piece<'a>>, text: &'a str, ended: bool) {
