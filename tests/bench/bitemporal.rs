@@ -9,7 +9,7 @@ use everwhen_storage::{
 };
 
 use crate::fixture::{DAY, put, table, write};
-use crate::peers::Loaded;
+use crate::peers::{Loaded, Peer};
 
 /// 2025-01-01, the day of the first version.
 const FIRST_DAY: i64 = 1_735_689_600_000_000;
@@ -27,6 +27,19 @@ pub struct Bitemporal {
 }
 
 impl Bitemporal {
+    /// Makes a store with the history, and a MariaDB and a PostgreSQL that hold the same.
+    pub fn load(self, store: &Path) -> [Peer; 2] {
+        tokio::task::block_in_place(|| {
+            self.store(store);
+            let peers = [Peer::mariadb(), Peer::postgres()];
+            for peer in &peers {
+                let seconds = peer.load(self.rows());
+                println!("{}: loaded in {seconds:.0} s", peer.name);
+            }
+            peers
+        })
+    }
+
     /// Makes a store in which every version was written at its hour.
     pub fn store(self, path: &Path) {
         let clock = Arc::new(ManualClock::at(RECORDED - HOUR));

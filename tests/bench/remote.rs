@@ -22,16 +22,8 @@ const XTDB_2_MICROS: f64 = 1_230.0;
 pub async fn run(report: &mut Report) {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    tokio::task::block_in_place(|| HISTORY.store(&data));
-    let peers = tokio::task::block_in_place(|| [Peer::mariadb(), Peer::postgres()]);
-    for peer in &peers {
-        let seconds = tokio::task::block_in_place(|| {
-            let seconds = peer.load(HISTORY.rows());
-            peer.index();
-            seconds
-        });
-        println!("{}: {} rows loaded in {seconds:.1} s", peer.name, HISTORY.rows().count());
-    }
+    let peers = HISTORY.load(&data);
+    tokio::task::block_in_place(|| peers.iter().for_each(Peer::index));
     let server = Server::start(&data, None).await.unwrap();
     let http = reqwest::Client::new();
     let ours = Ours { base: server.http.clone(), http };

@@ -28,12 +28,7 @@ const AGGREGATE: &str = "SELECT site, count(*), sum(n)";
 pub async fn run(report: &mut Report) {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    tokio::task::block_in_place(|| HISTORY.store(&data));
-    let peers = tokio::task::block_in_place(|| [Peer::mariadb(), Peer::postgres()]);
-    for peer in &peers {
-        let seconds = tokio::task::block_in_place(|| peer.load(HISTORY.rows()));
-        println!("{}: loaded in {seconds:.0} s", peer.name);
-    }
+    let peers = HISTORY.load(&data);
     let server = Server::start(&data, None).await.unwrap();
     for (what, select, rest) in
         [("slice", SLICE, ""), ("aggregate by site", AGGREGATE, " GROUP BY site ORDER BY site")]

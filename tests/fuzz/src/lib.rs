@@ -14,7 +14,8 @@ use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use mutate::{Mutator, Random};
+use mutate::Mutator;
+pub use mutate::Random;
 
 /// The stack of threads that decode what clients send.
 pub const STACK_BYTES: usize = 2 << 20;

@@ -7,14 +7,22 @@ use super::INPUT_BYTES_MAX;
 pub struct Random(u64);
 
 impl Random {
+    /// Begins where a seed says.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// Begins where a seed and a name say.
+    #[must_use]
     pub fn of(seed: u64, name: &str) -> Self {
         let of_name =
             |state: u64, byte: u8| (state ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
         Self(name.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, of_name))
     }
 
-    fn next(&mut self) -> u64 {
+    /// Returns any number.
+    pub const fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -25,7 +33,7 @@ impl Random {
     /// Returns a number below a bound; 0 where the bound is 0.
     pub fn below(&mut self, bound: usize) -> usize {
         let bound = u64::try_from(bound.max(1)).unwrap_or(u64::MAX);
-        usize::try_from(self.next() % bound).unwrap_or(0)
+        usize::try_from(self.number() % bound).unwrap_or(0)
     }
 
     fn one<'a, T>(&mut self, of: &'a [T]) -> &'a T {
@@ -163,7 +171,7 @@ impl<'a> Mutator<'a> {
         match random.below(8) {
             _ if input.is_empty() => input.push(0),
             0 => input[at] ^= 1 << random.below(8),
-            1 => input[at] = random.next().to_le_bytes()[0],
+            1 => input[at] = random.number().to_le_bytes()[0],
             2 => {
                 // A number of a width and an order, over what stands there.
                 let (number, width): (u64, usize) =
@@ -176,7 +184,7 @@ impl<'a> Mutator<'a> {
                 over.for_each(|(old, new)| *old = new);
             }
             3 => input.truncate(at),
-            4 => input.insert(at, random.next().to_le_bytes()[0]),
+            4 => input.insert(at, random.number().to_le_bytes()[0]),
             5 => {
                 input.remove(at);
             }
