@@ -400,7 +400,7 @@ impl Describing<'_> {
     /// Returns the definitions in force.
     async fn definitions(&self) -> Result<std::sync::Arc<Definitions>> {
         let basis = self.inner.basis_of(self.request).await?;
-        Ok(self.inner.store.definitions_at(basis.tx))
+        Ok(self.request.seen(&self.inner.store.definitions_at(basis.tx)))
     }
 
     fn table(

@@ -9,7 +9,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::LogicalPlanBuilder;
-use everwhen_storage::{Basis, Store, SystemTime, Tenant, TxId, ValidTime};
+use everwhen_storage::{Basis, Definitions, Store, SystemTime, Tenant, TxId, ValidTime};
 
 use crate::answer::{RowsAnswer, at_hand, start};
 use crate::basis::{basis_token, parse_basis, reach};
@@ -29,6 +29,7 @@ use crate::spill::{Room, Spilling};
 use crate::statements::DefinitionStatement;
 use crate::system_tables::{SystemTable, SystemTables};
 use crate::transaction::{self, Work};
+use crate::views::TemporaryViews;
 use crate::write::{self, Writing};
 
 /// The stack that threads need which plan and run queries: the expressions of a statement within the
@@ -80,6 +81,8 @@ pub struct Request {
     /// The part of a query's rows that is asked for; cut after the limit.
     pub page: Option<Page>,
     pub timeout: Option<Duration>,
+    /// Those of the session that asks; nothing where there is no session.
+    pub temporary_views: Option<TemporaryViews>,
     /// Stops the work. Whoever waits keeps a guard of it where no query can hold the thread: a task
     /// that is aborted is dropped by the threads that it ran on, once one of them is free.
     pub interrupt: Interrupt,
@@ -100,7 +103,16 @@ impl Request {
             limit: None,
             page: None,
             timeout: None,
+            temporary_views: None,
             interrupt: Interrupt::default(),
+        }
+    }
+
+    /// Returns definitions as the session sees them.
+    pub(crate) fn seen(&self, definitions: &Arc<Definitions>) -> Arc<Definitions> {
+        match &self.temporary_views {
+            None => Arc::clone(definitions),
+            Some(views) => views.over(definitions),
         }
     }
 }
@@ -176,7 +188,9 @@ impl Engine {
     pub fn is_short(&self, request: &Request) -> bool {
         let (definitions, limits) = (self.0.store.definitions(), &self.0.options.parse);
         let is_one = request.then.is_empty() && request.page.is_none();
-        is_one && short::is_short(&request.sql, &definitions, limits)
+        // A view may stand under a table's name.
+        let is_stored = request.temporary_views.as_ref().is_none_or(TemporaryViews::is_empty);
+        is_one && is_stored && short::is_short(&request.sql, &definitions, limits)
     }
 
     /// Runs a request. Planning and running happen in a task of their own, so that neither a panic
@@ -348,6 +362,17 @@ impl Inner {
                 refuse_reading_options(request)?;
                 write::drop_table(&self.store, &drop).await.map(Outcome::Written)
             }
+            ParsedStatement::CreateView(create) if create.temporary => {
+                refuse_reading_options(request)?;
+                write::create_temporary_view(
+                    &self.store,
+                    &self.system_tables,
+                    request.temporary_views.as_ref(),
+                    &create,
+                )
+                .await
+                .map(Outcome::Written)
+            }
             ParsedStatement::CreateView(create) => {
                 refuse_reading_options(request)?;
                 write::create_view(&self.store, &self.system_tables, &create)
@@ -356,7 +381,8 @@ impl Inner {
             }
             ParsedStatement::DropView(drop) => {
                 refuse_reading_options(request)?;
-                write::drop_view(&self.store, &drop).await.map(Outcome::Written)
+                let views = request.temporary_views.as_ref();
+                write::drop_view(&self.store, views, &drop).await.map(Outcome::Written)
             }
             ParsedStatement::SetRetention(set) => {
                 refuse_reading_options(request)?;
@@ -402,7 +428,7 @@ impl Inner {
         self.check_tenant(&request.tenant)?;
         let interrupt = request.interrupt.clone();
         let ctx = self.context(basis, &request.tenant).with_interrupt(interrupt);
-        let definitions = self.store.definitions_at(basis.tx);
+        let definitions = request.seen(&self.store.definitions_at(basis.tx));
         let reading = Reading {
             ctx: &ctx,
             definitions: &definitions,
@@ -480,6 +506,7 @@ impl Inner {
 
     fn writing<'a>(&'a self, tenant: &'a Tenant, interrupt: Interrupt) -> Writing<'a> {
         Writing {
+            temporary: TemporaryViews::default(),
             store: &self.store,
             runtime: &self.runtime,
             tenant,
@@ -492,7 +519,8 @@ impl Inner {
     async fn write(&self, request: &Request, statements: Vec<ParsedStatement>) -> Result<Outcome> {
         refuse_reading_options(request)?;
         let writing = self.writing(&request.tenant, request.interrupt.clone());
-        let writing = Writing { import_time: request.import_time, ..writing };
+        let temporary = request.temporary_views.clone().unwrap_or_default();
+        let writing = Writing { import_time: request.import_time, temporary, ..writing };
         writing.run(statements).await.map(Outcome::Written)
     }
 }

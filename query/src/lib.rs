@@ -51,6 +51,7 @@ pub use page::Page;
 pub use params::Params;
 pub use spill::Spilling;
 pub use system_tables::SystemTable;
+pub use views::TemporaryViews;
 pub use write::{alter_table, create_index, drop_index};
 
 #[cfg(test)]

@@ -59,10 +59,12 @@ pub struct DropTable {
     pub position: usize,
 }
 
-/// `CREATE [OR REPLACE] VIEW [IF NOT EXISTS] name [(columns)] AS SELECT ..`.
+/// `CREATE [OR REPLACE] [TEMPORARY] VIEW [IF NOT EXISTS] name [(columns)] AS SELECT ..`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CreateView {
     pub name: String,
+    /// It is the session's alone.
+    pub temporary: bool,
     pub or_replace: bool,
     pub if_not_exists: bool,
     /// Names of the columns, where they are given.

@@ -2,21 +2,28 @@
 //!
 //! A view is a [`Definition`] whose body holds its text and the names of its columns.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use datafusion::sql::sqlparser::ast::{Expr, VisitMut, visit_expressions_mut, visit_relations};
 use datafusion::sql::sqlparser::tokenizer::Span;
-use everwhen_storage::{Definition, DefinitionKind, Definitions, TxId};
+use everwhen_storage::{Definition, DefinitionChange, DefinitionKind, Definitions, TxId};
 use serde_json::{Value as Json, json};
 
 use crate::dialect::{ParseLimits, ParsedQuery, normal, parse_query};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SqlState};
 use crate::statements::CreateView;
+
+/// Where the temporary views of a session stand, as in Postgres.
+pub(crate) const TEMPORARY: &str = "pg_temp";
 
 /// A view as it is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
     pub name: String,
+    /// It is of the session that reads it.
+    pub temporary: bool,
     /// Names of the columns, where the view gives them.
     pub columns: Vec<String>,
     pub query: String,
@@ -37,10 +44,20 @@ impl View {
         let query = definition.body.get("query").and_then(Json::as_str).unwrap_or_default();
         Self {
             name: definition.name.clone(),
+            temporary: false,
             columns: columns.collect(),
             query: query.to_owned(),
             tx: definition.tx,
         }
+    }
+
+    /// Returns the session's view of a name, of definitions that its views were put over.
+    pub fn temporary(definitions: &Definitions, name: &str) -> Option<Self> {
+        Self::named(definitions, &temporary_name(name)).map(|view| Self {
+            name: name.to_owned(),
+            temporary: true,
+            ..view
+        })
     }
 
     /// Parses its query. Names in it have no place: they stand in another text than the statement's.
@@ -68,6 +85,86 @@ impl View {
         });
         Ok(found.is_break())
     }
+}
+
+/// The temporary views of a session: nobody else sees them, and they are gone with it. A name that stands
+/// alone means them before anything stored, as in Postgres; within a stored view it never does.
+///
+/// A copy is another handle to the same views.
+#[derive(Debug, Clone, Default)]
+pub struct TemporaryViews(Arc<Mutex<BTreeMap<String, Definition>>>);
+
+impl TemporaryViews {
+    /// Views of a session at most, and bytes of their texts together.
+    const VIEWS_MAX: usize = 1_000;
+    const BYTES_MAX: usize = 4 << 20;
+
+    fn views<T>(&self, of: impl FnOnce(&mut BTreeMap<String, Definition>) -> T) -> T {
+        // A panic leaves the map whole: each change of it is one call.
+        of(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Forgets all of them.
+    pub fn clear(&self) {
+        self.views(BTreeMap::clear);
+    }
+
+    /// True where there are none.
+    pub fn is_empty(&self) -> bool {
+        self.views(|views| views.is_empty())
+    }
+
+    /// Puts them over the stored definitions.
+    pub(crate) fn over(&self, definitions: &Arc<Definitions>) -> Arc<Definitions> {
+        let changes: Vec<_> =
+            self.views(|views| views.values().cloned().map(DefinitionChange::Put).collect());
+        match changes.is_empty() {
+            true => Arc::clone(definitions),
+            false => Arc::new(definitions.with(&changes, definitions.tx)),
+        }
+    }
+
+    /// Returns these views and another one.
+    pub(crate) fn with(&self, create: &CreateView) -> Self {
+        let added = Self(Arc::new(Mutex::new(self.views(|views| views.clone()))));
+        added.put(create);
+        added
+    }
+
+    fn put(&self, create: &CreateView) {
+        let name = temporary_name(&create.name);
+        let definition = Definition { name: name.clone(), ..definition_of(create) };
+        self.views(|views| views.insert(name, definition));
+    }
+
+    /// Takes a view in.
+    ///
+    /// # Errors
+    /// 54000 where the session has too many.
+    pub(crate) fn add(&self, create: &CreateView) -> Result<()> {
+        let bytes = |view: &Definition| view.body.to_string().len();
+        let (count, held) =
+            self.views(|views| (views.len(), views.values().map(bytes).sum::<usize>()));
+        if count >= Self::VIEWS_MAX || held + create.query.len() > Self::BYTES_MAX {
+            let message = format!(
+                "a session holds at most {} temporary views with {} MiB of text",
+                Self::VIEWS_MAX,
+                Self::BYTES_MAX >> 20
+            );
+            return Err(Error::new(SqlState::LimitExceeded, message).at(create.position));
+        }
+        self.put(create);
+        Ok(())
+    }
+
+    /// Drops a view; false where there is none of the name.
+    pub(crate) fn remove(&self, name: &str) -> bool {
+        self.views(|views| views.remove(&temporary_name(name))).is_some()
+    }
+}
+
+fn temporary_name(name: &str) -> String {
+    format!("{TEMPORARY}.{name}")
 }
 
 /// Returns the definition that a statement makes.

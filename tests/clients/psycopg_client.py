@@ -120,4 +120,18 @@ with psycopg.connect(WHERE) as c:
     refused("25006", lambda: c.execute("DELETE FROM pets"))
     c.execute("ROLLBACK")
 
+# A temporary view is seen by its session alone, and is gone with what it was told to discard.
+with psycopg.connect(WHERE, autocommit=True) as c, psycopg.connect(WHERE, autocommit=True) as other:
+    assert c.execute("CREATE TEMP VIEW mine AS SELECT _id, n FROM pets WHERE n = 2").statusmessage == "CREATE VIEW"
+    seen = "SELECT n FROM mine WHERE _id = %s"
+    for binary in (False, True):
+        assert c.execute(seen, ("tx",), binary=binary, prepare=True).fetchone() == (2,)
+    refused("42P01", lambda: other.execute(seen, ("tx",)))
+    with c.transaction():
+        assert c.execute("SELECT count(*) FROM mine").fetchone() == (1,)
+    c.execute("INSERT INTO pets (_id, n) SELECT _id || '2', n FROM mine")
+    assert c.execute("SELECT count(*) FROM mine").fetchone() == (2,)
+    assert c.execute("DISCARD TEMP").statusmessage == "DISCARD TEMP"
+    refused("42P01", lambda: c.execute("SELECT * FROM mine"))
+
 print("psycopg ok")

@@ -24,6 +24,7 @@ type Options = BTreeMap<String, (String, usize)>;
 pub(super) struct Heading {
     pub(super) or_replace: bool,
     pub(super) if_not_exists: bool,
+    pub(super) temporary: bool,
 }
 
 /// Reads a statement that begins with CREATE.
@@ -32,17 +33,20 @@ pub fn create(cursor: &mut Cursor<'_, '_>, limits: &ParseLimits) -> Result<Parse
     let replace_position = cursor.position();
     let or_replace = cursor.accept(&["or", "replace"]);
     let kind_position = cursor.position();
+    let temporary = cursor.accept(&["temporary"]) || cursor.accept(&["temp"]);
     let kind = match cursor.peek() {
         Some(Token::Word(word)) => word.value.to_ascii_lowercase(),
         _ => return Err(cursor.expected("TABLE, VIEW, INDEX, STREAM, MAPPING or PROJECTION")),
     };
-    if !matches!(kind.as_str(), "table" | "view" | "index" | "stream" | "mapping" | "projection") {
-        let message = format!("CREATE {} is not supported", kind.to_uppercase());
+    let kinds = ["table", "view", "index", "stream", "mapping", "projection"];
+    if !kinds.contains(&kind.as_str()) || (temporary && kind != "view") {
+        let temporary = if temporary { "TEMPORARY " } else { "" };
+        let message = format!("CREATE {temporary}{} is not supported", kind.to_uppercase());
         return Err(Error::unsupported(message).at(kind_position));
     }
     cursor.at += 1;
     let if_not_exists = cursor.accept(&["if", "not", "exists"]);
-    let heading = Heading { or_replace, if_not_exists };
+    let heading = Heading { or_replace, if_not_exists, temporary };
     if or_replace && (if_not_exists || kind == "table") {
         let message = format!(
             "OR REPLACE cannot stand with {}",

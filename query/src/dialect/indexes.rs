@@ -18,7 +18,7 @@ pub(super) fn create(cursor: &mut Cursor<'_, '_>, heading: Heading) -> Result<Cr
     }
     let columns = columns(cursor)?;
     cursor.finish()?;
-    let Heading { or_replace, if_not_exists } = heading;
+    let Heading { or_replace, if_not_exists, .. } = heading;
     Ok(CreateIndex { name, position, or_replace, if_not_exists, table, table_position, columns })
 }
 

@@ -8,7 +8,7 @@ use super::definitions::{Heading, plain, query_text, table_name};
 use crate::error::Result;
 use crate::statements::{CreateView, DropView};
 
-/// Reads what follows `CREATE [OR REPLACE] VIEW [IF NOT EXISTS]`.
+/// Reads what follows `CREATE [OR REPLACE] [TEMPORARY] VIEW [IF NOT EXISTS]`.
 pub(super) fn create(
     cursor: &mut Cursor<'_, '_>,
     heading: Heading,
@@ -21,8 +21,17 @@ pub(super) fn create(
     };
     cursor.expect(&["as"])?;
     let (query, query_position) = query_text(cursor, limits)?;
-    let Heading { or_replace, if_not_exists } = heading;
-    Ok(CreateView { name, or_replace, if_not_exists, columns, query, query_position, position })
+    let Heading { or_replace, if_not_exists, temporary } = heading;
+    Ok(CreateView {
+        name,
+        temporary,
+        or_replace,
+        if_not_exists,
+        columns,
+        query,
+        query_position,
+        position,
+    })
 }
 
 /// Reads what follows `DROP VIEW`.

@@ -15,7 +15,7 @@ use super::scope::{Relation, Scope};
 use super::{BoundSpec, ExposedColumn, Rewriter, TableRef, and};
 use crate::dialect::{Clause, normal};
 use crate::error::{Error, Result, SqlState};
-use crate::views::View;
+use crate::views::{TEMPORARY, View};
 
 /// What a FROM has brought so far.
 #[derive(Default)]
@@ -238,7 +238,16 @@ impl Rewriter<'_> {
 
     /// Returns the view of a name that is neither of WITH nor the system's, if there is one.
     fn view_of(&self, parts: &[Ident]) -> Option<View> {
-        View::named(self.input.definitions, &bare(parts)?)
+        let definitions = self.input.definitions;
+        let of_session = match parts {
+            _ if self.in_stored_view => None,
+            [name] => Some(name),
+            [schema, name] if normal(schema) == TEMPORARY => Some(name),
+            _ => None,
+        };
+        of_session
+            .and_then(|name| View::temporary(definitions, &normal(name)))
+            .or_else(|| View::named(definitions, &bare(parts)?))
     }
 
     /// Returns the table of a name that is neither of WITH nor the system's.

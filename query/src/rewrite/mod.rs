@@ -114,6 +114,7 @@ pub fn rewrite(parsed: &ParsedQuery, input: &RewriteInput<'_>) -> Result<Rewritt
         system_tables: Vec::new(),
         lookups: 0,
         depth: 0,
+        in_stored_view: false,
         written_out: 0,
     };
     rewriter.query(&mut query, &Scope::default())?;
@@ -138,6 +139,8 @@ struct Rewriter<'a> {
     lookups: usize,
     /// Views around the place that is rewritten.
     depth: usize,
+    /// One of them is stored, so that names in it mean nothing of the session.
+    in_stored_view: bool,
     /// Tables and SELECTs of the query once WITH queries and views stand in the places that name them.
     written_out: u64,
 }

@@ -82,30 +82,30 @@ impl Draft {
     /// # Errors
     /// 42P01 for one that is not.
     pub fn table(&self, name: &TableName) -> Result<Arc<TableDef>> {
+        self.refuse_view(name)?;
         let table = self.definitions.table(&name.name).cloned();
-        match table {
-            Some(table) => Ok(table),
-            None => {
-                self.refuse_view(name)?;
-                Err(Error::unknown_table(&name.name).at(name.position))
-            }
-        }
+        table.ok_or_else(|| Error::unknown_table(&name.name).at(name.position))
     }
 
     fn refuse_view(&self, name: &TableName) -> Result<()> {
-        if View::named(&self.definitions, &name.name).is_none() {
+        let (definitions, name_of_it) = (&self.definitions, &name.name);
+        let what = if View::temporary(definitions, name_of_it).is_some() {
+            "temporary view"
+        } else if View::named(definitions, name_of_it).is_some() {
+            "view"
+        } else {
             return Ok(());
-        }
-        let message = format!("\"{}\" is a view: it takes no writes", name.name);
+        };
+        let message = format!("\"{name_of_it}\" is a {what}: it takes no writes");
         Err(Error::unsupported(message).at(name.position))
     }
 
     /// Returns a table to write to; one that is not there is made, keyed by `_id`.
     pub fn table_or_new(&self, name: &TableName, id: &ColumnType) -> Result<TableDef> {
+        self.refuse_view(name)?;
         if let Some(table) = self.definitions.table(&name.name) {
             return Ok(TableDef::clone(table));
         }
-        self.refuse_view(name)?;
         if !matches!(id, ColumnType::Text | ColumnType::Int64) {
             let message = format!("\"_id\" is text or an integer, not {id}");
             return Err(Error::new(SqlState::DatatypeMismatch, message).at(name.position));

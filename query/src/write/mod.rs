@@ -40,6 +40,7 @@ use crate::overlay::Pending;
 use crate::read::{Defaults, Planned, Reading};
 use crate::session::StatementContext;
 use crate::system_tables::SystemTables;
+use crate::views::TemporaryViews;
 use draft::Draft;
 
 pub use alter::alter_table;
@@ -47,7 +48,7 @@ pub use indexes::{create_index, drop_index};
 pub use retention::set_retention;
 pub(crate) use returning::{Returning, Writes};
 pub use tables::{create_table, drop_table};
-pub use views::{create_view, drop_view};
+pub use views::{create_temporary_view, create_view, drop_view};
 
 /// What a request's writes are done with.
 pub struct Writing<'a> {
@@ -57,6 +58,8 @@ pub struct Writing<'a> {
     pub system_tables: &'a SystemTables,
     /// The system time to write at, instead of the clock's.
     pub import_time: Option<SystemTime>,
+    /// Those of the session that writes.
+    pub temporary: TemporaryViews,
     pub interrupt: Interrupt,
 }
 
@@ -87,7 +90,7 @@ impl Writing<'_> {
     /// Builds the batch of writes that depend on nothing: INSERTs of literal values into tables
     /// that have the columns already.
     fn blind(&self, statements: &[ParsedStatement]) -> Result<Option<(Batch, Vec<u64>)>> {
-        let definitions = self.store.definitions();
+        let definitions = self.temporary.over(&self.store.definitions());
         let mut draft = Draft::new(&definitions, self.tenant, self.store.latest().now);
         let mut rows = Vec::with_capacity(statements.len());
         for statement in statements {
@@ -113,7 +116,7 @@ impl Writing<'_> {
     }
 
     async fn in_turn(&self, turn: Turn, statements: Vec<ParsedStatement>) -> Result<WriteAnswer> {
-        let definitions = turn.definitions();
+        let definitions = self.temporary.over(&turn.definitions());
         let basis = turn.basis();
         let ctx = StatementContext::new(self.store.clone(), basis, self.tenant.clone())
             .with_runtime(Arc::clone(self.runtime))

@@ -12,7 +12,7 @@ use crate::read::{Defaults, Reading};
 use crate::session::StatementContext;
 use crate::statements::{CreateView, DropView};
 use crate::system_tables::SystemTables;
-use crate::views::{View, check, definition_of};
+use crate::views::{TemporaryViews, View, check, definition_of};
 
 /// Makes or replaces a view.
 ///
@@ -38,14 +38,7 @@ pub async fn create_view(
     let change = DefinitionChange::Put(definition_of(create));
     let next = definitions.with(std::slice::from_ref(&change), turn.basis().tx.plus(1));
     let ctx = StatementContext::new(store.clone(), turn.basis(), Tenant::default());
-    let columns = columns_of(&ctx, &next, system_tables, &create.query)
-        .await
-        .map_err(|error| error.within("in the view's query"))?;
-    if !create.columns.is_empty() && create.columns.len() != columns {
-        let named = create.columns.len();
-        let message = format!("the view names {named} columns, its query has {columns}");
-        return Err(Error::new(SqlState::InvalidTableDefinition, message).at(create.position));
-    }
+    check_columns(&ctx, &next, system_tables, create).await?;
     if exists {
         go_on(&ctx, system_tables, &definitions, &next)
             .await
@@ -53,6 +46,62 @@ pub async fn create_view(
     }
     let batch = Batch { definitions: vec![change], ..Batch::default() };
     answer_of(store, &turn.commit(batch).await?)
+}
+
+/// Makes or replaces a view of a session.
+///
+/// # Errors
+/// 0A000 where there is no session, 42P07 where something of that name exists, 54000 beyond what a
+/// session may hold, and whatever is wrong with the query.
+pub async fn create_temporary_view(
+    store: &Store,
+    system_tables: &SystemTables,
+    session: Option<&TemporaryViews>,
+    create: &CreateView,
+) -> Result<WriteAnswer> {
+    let Some(session) = session else {
+        let message = "a temporary view needs a session, and each request here stands alone";
+        return Err(Error::unsupported(message)
+            .at(create.position)
+            .with_hint("connect over the Postgres wire, or put the query under WITH"));
+    };
+    let (basis, stored) = (store.latest(), store.definitions());
+    let exists = View::temporary(&session.over(&stored), &create.name).is_some();
+    if exists && create.if_not_exists {
+        return unchanged(store, basis);
+    }
+    let what = match View::named(&stored, &create.name) {
+        _ if exists && !create.or_replace => Some("temporary view"),
+        Some(_) => Some("view"),
+        None => stored.table(&create.name).map(|_| "table"),
+    };
+    if let Some(what) = what {
+        let message = format!("{what} \"{}\" exists already", create.name);
+        return Err(Error::new(SqlState::DuplicateTable, message).at(create.position));
+    }
+    let next = session.with(create).over(&stored);
+    let ctx = StatementContext::new(store.clone(), basis, Tenant::default());
+    check_columns(&ctx, &next, system_tables, create).await?;
+    session.add(create)?;
+    unchanged(store, basis)
+}
+
+/// Checks that a view's query can be read, and has as many columns as the view names.
+async fn check_columns(
+    ctx: &StatementContext,
+    definitions: &Definitions,
+    system_tables: &SystemTables,
+    create: &CreateView,
+) -> Result<()> {
+    let columns = columns_of(ctx, definitions, system_tables, &create.query)
+        .await
+        .map_err(|error| error.within("in the view's query"))?;
+    if !create.columns.is_empty() && create.columns.len() != columns {
+        let named = create.columns.len();
+        let message = format!("the view names {named} columns, its query has {columns}");
+        return Err(Error::new(SqlState::InvalidTableDefinition, message).at(create.position));
+    }
+    Ok(())
 }
 
 /// Checks that what views read before a change of definitions they read after it.
@@ -92,11 +141,18 @@ async fn columns_of(
     Ok(planned.plan.schema().fields().len())
 }
 
-/// Drops a view.
+/// Drops a view: the session's, where it has one of the name.
 ///
 /// # Errors
-/// 42P01 where there is none, 2BP01 where another view reads it.
-pub async fn drop_view(store: &Store, drop: &DropView) -> Result<WriteAnswer> {
+/// 42P01 where there is none, 2BP01 where another stored view reads it.
+pub async fn drop_view(
+    store: &Store,
+    session: Option<&TemporaryViews>,
+    drop: &DropView,
+) -> Result<WriteAnswer> {
+    if session.is_some_and(|views| views.remove(&drop.name)) {
+        return unchanged(store, store.latest());
+    }
     let turn = store.turn().await?;
     let definitions = turn.definitions();
     if View::named(&definitions, &drop.name).is_none() {

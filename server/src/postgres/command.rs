@@ -32,6 +32,7 @@ pub enum Command {
     /// Settings of the session; `all` for all of them.
     Show(String),
     DiscardAll,
+    DiscardTemporary,
     /// `None` for all.
     Deallocate(Option<String>),
     Copy(Box<Copy>),
@@ -96,9 +97,8 @@ impl Command {
                 words.take();
                 match words.name()?.as_str() {
                     "all" => Self::DiscardAll,
-                    "plans" | "sequences" | "temp" | "temporary" => {
-                        Self::Reset(Some(String::new()))
-                    }
+                    "plans" | "sequences" => Self::Reset(Some(String::new())),
+                    "temp" | "temporary" => Self::DiscardTemporary,
                     _ => {
                         return Err(syntax("expected ALL, PLANS, SEQUENCES or TEMP after DISCARD"));
                     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use everwhen_query::TemporaryViews;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::sync::CancellationToken;
@@ -146,6 +147,7 @@ fn session_of(services: Arc<Services>, options: &[(String, String)]) -> Answered
         settings: Settings::default(),
         transaction: Transaction::default(),
         savepoints: Vec::new(),
+        temporary_views: TemporaryViews::default(),
         told: Vec::new(),
     };
     let mut database = None;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use everwhen_query::columns::{field_of, field_type};
-use everwhen_query::{Described, Params};
+use everwhen_query::{Described, Params, TemporaryViews};
 use everwhen_storage::ColumnType;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, stream};
@@ -27,6 +27,7 @@ pub struct Session {
     pub settings: Settings,
     pub transaction: Transaction,
     pub savepoints: Vec<Savepoint>,
+    pub temporary_views: TemporaryViews,
     /// Settings that changed and warnings, to be told with the answer.
     pub told: Vec<Told>,
 }
@@ -162,8 +163,13 @@ impl Session {
                     return Err(Failure::of_sqlstate("25001", detail.to_owned()));
                 }
                 self.settings.reset(None)?;
+                self.temporary_views.clear();
                 self.tell("application_name");
                 done("DISCARD ALL")
+            }
+            Command::DiscardTemporary => {
+                self.temporary_views.clear();
+                done("DISCARD TEMP")
             }
             Command::Show(name) => self.show(name).map(Reply::Rows),
             Command::Deallocate(_) => done("DEALLOCATE"),
@@ -285,7 +291,12 @@ impl Session {
     }
 
     fn statement(&self, sql: &str, params: Params) -> Statement {
-        Statement { params, tenant: Some(self.tenant().to_owned()), ..Statement::new(sql) }
+        Statement {
+            params,
+            tenant: Some(self.tenant().to_owned()),
+            temporary_views: Some(self.temporary_views.clone()),
+            ..Statement::new(sql)
+        }
     }
 
     /// Returns the tenant that the database's name stands for.

@@ -9,7 +9,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use everwhen_query::{
     Described, Error as QueryError, Interrupt, InterruptOnDrop, Names, Outcome, Page, Params,
-    Request, RowsAnswer,
+    Request, RowsAnswer, TemporaryViews,
 };
 use everwhen_storage::{ColumnType, SystemTime, ValidTime};
 use futures::{Stream, StreamExt as _};
@@ -41,6 +41,8 @@ pub struct Statement {
     /// The part of a query's rows that is asked for.
     pub page: Option<Page>,
     pub timeout: Option<Duration>,
+    /// Those of the session that asks.
+    pub temporary_views: Option<TemporaryViews>,
 }
 
 impl Statement {
@@ -58,6 +60,7 @@ impl Statement {
             limit: None,
             page: None,
             timeout: None,
+            temporary_views: None,
         }
     }
 }
@@ -194,6 +197,7 @@ fn request_of(services: &Services, statement: Statement) -> Answered<Request> {
         limit: statement.limit,
         page: statement.page,
         timeout: statement.timeout.or(services.limits.statement_timeout),
+        temporary_views: statement.temporary_views,
         interrupt: Interrupt::default(),
     })
 }
