@@ -151,7 +151,7 @@ fn refused_by_the_disk(seed: u64) -> Result<()> {
     disk.fill((1 << 20) + seed % 5 * 40_000)?;
     let mut driving = Driving::start(&disk.data(), seed, batches)?;
     // Compares all it can read with the model while it waits.
-    driving.wait_for("full", Duration::from_secs(30))?;
+    driving.wait_for("refused", Duration::from_secs(30))?;
     disk.free()?;
     driving.wait_for("acked", RESUME)?;
     driving.wait_for("acked", Duration::from_secs(5))?;
