@@ -99,6 +99,11 @@ impl State {
         versions.range(..=tx).next_back().map(|(_, at)| Arc::clone(at)).unwrap_or_default()
     }
 
+    /// Returns every version of the definitions, in order.
+    pub(crate) fn definitions_history(&self) -> Vec<Arc<Definitions>> {
+        self.definitions.read().values().cloned().collect()
+    }
+
     /// Returns the tenants that have been written to, in order.
     pub(crate) fn tenants(&self) -> Vec<Tenant> {
         self.tenants.read().iter().cloned().collect()

@@ -338,6 +338,11 @@ impl Store {
         self.shared.state.definitions_at(tx)
     }
 
+    /// Returns every version of the definitions there ever was, in order.
+    pub fn definitions_history(&self) -> Vec<Arc<Definitions>> {
+        self.shared.state.definitions_history()
+    }
+
     /// Returns the tenants that have been written to, in order.
     pub fn tenants(&self) -> Vec<Tenant> {
         self.shared.state.tenants()

@@ -1,8 +1,9 @@
 //! Tables under `everwhen.`: what the server knows of itself, in rows made when they are asked for.
 //!
-//! Transactions, tables, columns, tenants, dead letters and erasures are here; other parts of the server add theirs
+//! Transactions, tables, columns, tenants, dead letters, erasures and the audit are here; other parts of the server add theirs
 //! as [`SystemTable`]s. None has a history, so none takes a time clause.
 
+mod audit;
 mod dead_letters;
 mod definitions;
 mod erasures;
@@ -51,6 +52,7 @@ impl SystemTables {
         tables.add(Arc::new(tenants::Tenants(store.clone())));
         tables.add(Arc::new(dead_letters::DeadLetters(store.clone())));
         tables.add(Arc::new(erasures::Erasures(store.clone())));
+        tables.add(Arc::new(audit::Audit(store.clone())));
         tables
     }
 

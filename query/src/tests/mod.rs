@@ -2,6 +2,7 @@
 
 mod alter;
 mod append;
+mod audit;
 mod catalog;
 mod constant_intervals;
 mod describe;
