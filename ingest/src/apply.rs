@@ -349,6 +349,7 @@ fn push_value(content: &mut Vec<u8>, value: &Value) {
             content.push(10);
             push_bytes(content, value);
         }
+        Value::Uuid(value) => tagged(13, value.as_bytes()),
         Value::List(values) | Value::Struct(values) => {
             content.push(if matches!(value, Value::List(_)) { 11 } else { 12 });
             push_length(content, values.len());

@@ -12,6 +12,8 @@ use everwhen_query::columns::cast_column;
 use everwhen_storage::{ColumnType, Value};
 use serde::de::IgnoredAny;
 
+use crate::decode;
+
 /// A column of one [`ColumnType`], ready to be read row by row.
 #[derive(Debug, Clone)]
 pub enum ValueColumn {
@@ -20,6 +22,8 @@ pub enum ValueColumn {
     Float(Float64Array),
     Decimal(Decimal128Array),
     Text(StringArray),
+    /// All of them read as UUIDs.
+    Uuid(StringArray),
     Json(StringArray),
     Bytes(BinaryArray),
     Date(Date32Array),
@@ -41,6 +45,7 @@ impl ValueColumn {
             ColumnType::Float64 => Self::Float(cast.as_primitive::<Float64Type>().clone()),
             ColumnType::Decimal => Self::Decimal(cast.as_primitive::<Decimal128Type>().clone()),
             ColumnType::Text => Self::Text(cast.as_string::<i32>().clone()),
+            ColumnType::Uuid => Self::Uuid(cast.as_string::<i32>().clone()),
             ColumnType::Json => Self::Json(cast.as_string::<i32>().clone()),
             ColumnType::Bytes => Self::Bytes(cast.as_binary::<i32>().clone()),
             ColumnType::Date => Self::Date(cast.as_primitive::<Date32Type>().clone()),
@@ -65,6 +70,7 @@ impl ValueColumn {
             Self::Float(array) => Value::Float(array.value(row)),
             Self::Decimal(array) => Value::Decimal(array.value(row)),
             Self::Text(array) => Value::Text(array.value(row).to_owned()),
+            Self::Uuid(array) => array.value(row).parse().map_or(Value::Null, Value::Uuid),
             Self::Json(array) => Value::Json(array.value(row).to_owned()),
             Self::Bytes(array) => Value::Bytes(array.value(row).to_vec()),
             Self::Date(array) => Value::Date(array.value(row)),
@@ -96,7 +102,7 @@ impl ValueColumn {
             Self::Int(array) => array,
             Self::Float(array) => array,
             Self::Decimal(array) => array,
-            Self::Text(array) | Self::Json(array) => array,
+            Self::Text(array) | Self::Uuid(array) | Self::Json(array) => array,
             Self::Bytes(array) => array,
             Self::Date(array) => array,
             Self::Time(array) => array,
@@ -117,6 +123,11 @@ fn cast_strictly(array: &ArrayRef, kind: &ColumnType, checked: bool) -> Result<A
         for text in cast.as_string::<i32>().iter().flatten() {
             let parsed = serde_json::from_str::<IgnoredAny>(text);
             parsed.map_err(|error| format!("no JSON: {error}"))?;
+        }
+    }
+    if *kind == ColumnType::Uuid && !checked {
+        for text in cast.as_string::<i32>().iter().flatten() {
+            decode::text::uuid(text)?;
         }
     }
     Ok(cast)

@@ -288,18 +288,11 @@ fn table_for(
 }
 
 fn key_kind(kind: &ColumnType) -> Result<()> {
-    match kind {
-        ColumnType::Text
-        | ColumnType::Int64
-        | ColumnType::Timestamp
-        | ColumnType::Date
-        | ColumnType::Bool
-        | ColumnType::Bytes => Ok(()),
-        _ => {
-            let message = format!("a key cannot be of type {kind}");
-            Err(QueryError::new(SqlState::DatatypeMismatch, message).into())
-        }
+    if kind.may_be_key() {
+        return Ok(());
     }
+    let message = format!("a key cannot be of type {kind}");
+    Err(QueryError::new(SqlState::DatatypeMismatch, message).into())
 }
 
 fn missing_key(name: &str) -> QueryError {
@@ -397,7 +390,7 @@ fn check_cast(field: &Field, role: Role, to: &ColumnType) -> Result<bool> {
         || match (&from, to) {
             (ColumnType::Int64, ColumnType::Float64 | ColumnType::Decimal)
             | (ColumnType::Date, ColumnType::Timestamp)
-            | (ColumnType::Json, ColumnType::Text) => true,
+            | (ColumnType::Json | ColumnType::Uuid, ColumnType::Text) => true,
             (ColumnType::Text, to) => {
                 !matches!(to, ColumnType::List(_) | ColumnType::Struct(_) | ColumnType::Bytes)
             }

@@ -610,8 +610,8 @@ fn kind_of_sql(sql: &SqlType) -> Option<ColumnType> {
         | SqlType::Varchar(_)
         | SqlType::CharacterVarying(_)
         | SqlType::Char(_)
-        | SqlType::Character(_)
-        | SqlType::Uuid => ColumnType::Text,
+        | SqlType::Character(_) => ColumnType::Text,
+        SqlType::Uuid => ColumnType::Uuid,
         SqlType::Bytea => ColumnType::Bytes,
         SqlType::Date => ColumnType::Date,
         SqlType::Time(..) => ColumnType::Time,

@@ -20,6 +20,7 @@ use crate::diagnose::{Diagnose, diagnose};
 use crate::dialect::{ParseLimits, ParsedQuery, ParsedStatement, Positions, Settings, Show, parse};
 use crate::error::{Error, Result, SqlState};
 use crate::interrupt::Interrupt;
+use crate::key_read::may_read_one_key;
 use crate::page::{self, Page};
 use crate::params::Params;
 use crate::read::{Defaults, Planned, Reading};
@@ -393,6 +394,9 @@ impl Inner {
     }
 
     async fn query(&self, request: &Request, query: &ParsedQuery) -> Result<Outcome> {
+        if let Some(rows) = self.key_read(request, query).await? {
+            return Ok(Outcome::Rows(rows));
+        }
         let (Planned { state, plan }, basis) = self.plan(request, query).await?;
         let positions = query.clauses.positions().clone();
         let plan = match request.limit.and_then(|limit| usize::try_from(limit).ok()) {
@@ -425,17 +429,46 @@ impl Inner {
             return catalog::plan(self, request, &query.query.to_string(), &names).await;
         }
         let basis = self.basis_of_query(request, &query.clauses.settings).await?;
+        let (ctx, definitions) = self.seen_at(request, basis)?;
+        Ok((self.reading(request, &ctx, &definitions).plan(query).await?, basis))
+    }
+
+    /// Reads one key without a plan, where a request asks for no more.
+    async fn key_read(&self, request: &Request, query: &ParsedQuery) -> Result<Option<RowsAnswer>> {
+        let is_whole = request.limit.is_none() && request.page.is_none();
+        if !is_whole || !may_read_one_key(&query.query) || catalog::is_asked(&query.query) {
+            return Ok(None);
+        }
+        let basis = self.basis_of_query(request, &query.clauses.settings).await?;
+        let (ctx, definitions) = self.seen_at(request, basis)?;
+        let read = self.reading(request, &ctx, &definitions).key_read(query)?;
+        read.map(|read| read.start(ctx, self.token(basis))).transpose()
+    }
+
+    /// Returns what a request's queries read in at a basis: their context and the definitions.
+    fn seen_at(
+        &self,
+        request: &Request,
+        basis: Basis,
+    ) -> Result<(StatementContext, Arc<Definitions>)> {
         self.check_tenant(&request.tenant)?;
         let interrupt = request.interrupt.clone();
         let ctx = self.context(basis, &request.tenant).with_interrupt(interrupt);
-        let definitions = request.seen(&self.store.definitions_at(basis.tx));
-        let reading = Reading {
-            ctx: &ctx,
-            definitions: &definitions,
+        Ok((ctx, request.seen(&self.store.definitions_at(basis.tx))))
+    }
+
+    fn reading<'a>(
+        &'a self,
+        request: &Request,
+        ctx: &'a StatementContext,
+        definitions: &'a Definitions,
+    ) -> Reading<'a> {
+        Reading {
+            ctx,
+            definitions,
             defaults: Defaults { valid_time: request.valid_time, system_time: request.system_time },
             system_tables: &self.system_tables,
-        };
-        Ok((reading.plan(query).await?, basis))
+        }
     }
 
     /// Returns what a query is read at: its own SETTING comes before the request.

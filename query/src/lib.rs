@@ -18,6 +18,7 @@ pub mod functions;
 mod in_order;
 mod indexes;
 mod interrupt;
+mod key_read;
 mod microseconds;
 mod overlay;
 mod page;

@@ -238,6 +238,7 @@ fn sql_type(kind: &ColumnType) -> Option<DataType> {
         ColumnType::Float64 => DataType::Double(ExactNumberInfo::None),
         ColumnType::Decimal => DataType::Decimal(ExactNumberInfo::None),
         ColumnType::Text => DataType::Text,
+        ColumnType::Uuid => DataType::Uuid,
         ColumnType::Bytes => DataType::Bytea,
         ColumnType::Date => DataType::Date,
         ColumnType::Time => DataType::Time(None, TimezoneInfo::None),

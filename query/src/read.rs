@@ -59,7 +59,7 @@ impl Reading<'_> {
         Ok(Planned { state, plan })
     }
 
-    fn rewrite(&self, parsed: &ParsedQuery) -> Result<Rewritten> {
+    pub(crate) fn rewrite(&self, parsed: &ParsedQuery) -> Result<Rewritten> {
         let is_system_table = |name: &str| self.system_table(name).is_some();
         let definitions = self.definitions;
         rewrite(parsed, &RewriteInput { definitions, is_system_table: &is_system_table })

@@ -316,6 +316,17 @@ impl ExecutionPlan for ScanExec {
             let message = "a table was read outside a statement".to_owned();
             return Err(DataFusionError::Internal(message));
         };
+        Ok(self.rows(ctx, partition))
+    }
+}
+
+impl ScanExec {
+    /// Starts the scan in a statement's context.
+    pub(crate) fn rows(
+        &self,
+        ctx: Arc<StatementContext>,
+        partition: usize,
+    ) -> SendableRecordBatchStream {
         let scan = self.clone();
         let output = BaselineMetrics::new(&self.metrics, partition);
         let mut stream = RecordBatchReceiverStreamBuilder::new(self.schema(), BATCHES_AHEAD);
@@ -332,6 +343,6 @@ impl ExecutionPlan for ScanExec {
         });
         let rows = stream.build().inspect_ok(move |batch| output.record_output(batch.num_rows()));
         let rows = RecordBatchStreamAdapter::new(self.schema(), rows);
-        Ok(coop::make_cooperative(Box::pin(rows)))
+        coop::make_cooperative(Box::pin(rows))
     }
 }

@@ -29,7 +29,9 @@ use everwhen_storage::{Basis, ColumnType, Hold, Store, Tenant, TxId, View};
 use crate::columns::{field_of, timestamp_type};
 use crate::error::Result;
 use crate::functions::periods::PeriodsInOrder;
-use crate::functions::{self, BoundedConcatenation, CheckedArithmetic, IntervalsByLength};
+use crate::functions::{
+    self, BoundedConcatenation, CheckedArithmetic, IntervalsByLength, UuidsOfOneForm,
+};
 use crate::in_order::InOrder;
 use crate::interrupt::Interrupt;
 use crate::microseconds::BoundsInMicroseconds;
@@ -69,9 +71,9 @@ pub struct StatementContext {
 }
 
 impl StatementContext {
-    /// Builds a context with a memory budget of its own.
+    /// Builds a context without a memory budget.
     pub fn new(store: Store, basis: Basis, tenant: Tenant) -> Self {
-        let (pending, runtime) = (Pending::default(), Arc::new(RuntimeEnv::default()));
+        let (pending, runtime) = (Pending::default(), Arc::clone(&UNBOUNDED));
         let hold = Arc::new(store.hold(basis.tx));
         let interrupt = Interrupt::default();
         Self { store, basis, tenant, pending, runtime, unerased: false, interrupt, _hold: hold }
@@ -230,6 +232,9 @@ fn catalogs(
     Ok(Arc::new(list))
 }
 
+/// The runtime of statements that have no budget.
+static UNBOUNDED: LazyLock<Arc<RuntimeEnv>> = LazyLock::new(Arc::default);
+
 /// Everything that is the same in all sessions.
 static BASE: LazyLock<SessionState> = LazyLock::new(base_state);
 
@@ -251,6 +256,7 @@ fn base_state() -> SessionState {
         .with_config(config)
         .with_type_planner(Arc::new(Types))
         .with_analyzer_rule(Arc::new(BoundsInMicroseconds))
+        .with_analyzer_rule(Arc::new(UuidsOfOneForm))
         .with_analyzer_rule(Arc::new(IntervalsByLength))
         .with_analyzer_rule(Arc::new(BoundedConcatenation))
         .with_analyzer_rule(Arc::new(CheckedArithmetic))
@@ -326,7 +332,7 @@ impl TypePlanner for Types {
             ast::DataType::JSON | ast::DataType::JSONB => {
                 Some(Arc::new(field_of("", &ColumnType::Json)))
             }
-            ast::DataType::Uuid => plain(DataType::Utf8),
+            ast::DataType::Uuid => Some(Arc::new(field_of("", &ColumnType::Uuid))),
             ast::DataType::SmallInt(_)
             | ast::DataType::Int2(_)
             | ast::DataType::Int(_)

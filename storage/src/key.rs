@@ -15,6 +15,8 @@
 //!
 //! Integers are big-endian, signed ones with the sign bit flipped. `docs/format.md` draws them.
 
+use uuid::Uuid;
+
 use crate::assertion::Position;
 use crate::error::{Error, Result};
 use crate::schema::{ColumnType, IndexId, RowKey, TableId, Tenant};
@@ -330,7 +332,7 @@ pub(crate) fn after_index_values<'a>(entry: &'a [u8], kinds: &[&ColumnType]) -> 
     for kind in kinds {
         let length = match kind {
             ColumnType::Bool => 1,
-            ColumnType::Decimal => 16,
+            ColumnType::Decimal | ColumnType::Uuid => 16,
             ColumnType::Text | ColumnType::Json | ColumnType::Bytes => escaped_length(rest)?,
             ColumnType::List(_) | ColumnType::Struct(_) => return None,
             _ => 8,
@@ -353,6 +355,7 @@ fn put_value(out: &mut Vec<u8>, value: &Value) -> Result<()> {
             let unsigned = value.cast_unsigned() ^ (1 << 127);
             out.extend_from_slice(&unsigned.to_be_bytes());
         }
+        Value::Uuid(value) => out.extend_from_slice(value.as_bytes()),
         Value::Text(text) | Value::Json(text) => put_escaped(out, text.as_bytes()),
         Value::Bytes(bytes) => put_escaped(out, bytes),
         Value::Null | Value::List(_) | Value::Struct(_) => {
@@ -414,20 +417,21 @@ impl RowKey {
     ///
     /// # Errors
     /// [`Error::Refused`] for a NULL or a type that cannot stand in a key (keys are text, int64,
-    /// timestamp, date, bool or bytes).
+    /// uuid, timestamp, date, bool or bytes).
     pub fn encode(values: &[Value]) -> Result<Self> {
         let mut out = Vec::with_capacity(values.len() * 24);
         for value in values {
             match value {
                 Value::Bool(_)
                 | Value::Int(_)
+                | Value::Uuid(_)
                 | Value::Timestamp(_)
                 | Value::Date(_)
                 | Value::Text(_)
                 | Value::Bytes(_) => put_value(&mut out, value)?,
                 _ => {
                     let reason =
-                        "a key value must be text, int64, timestamp, date, bool or bytes, \
+                        "a key value must be text, int64, uuid, timestamp, date, bool or bytes, \
                                   not NULL"
                             .to_owned();
                     return Err(Error::Refused { reason });
@@ -468,6 +472,7 @@ fn take_value(bytes: &mut &[u8], kind: &ColumnType) -> Result<Value> {
     let value = match kind {
         ColumnType::Bool => Value::Bool(take::<1>(bytes)? != [0]),
         ColumnType::Int64 => Value::Int(unflip(take_u64(bytes)?)),
+        ColumnType::Uuid => Value::Uuid(Uuid::from_bytes(take(bytes)?)),
         ColumnType::Timestamp => Value::Timestamp(unflip(take_u64(bytes)?)),
         ColumnType::Date => Value::Date(
             i32::try_from(unflip(take_u64(bytes)?)).map_err(|_| damaged("date out of range"))?,
@@ -486,6 +491,7 @@ pub(crate) fn is_key_of(mut bytes: &[u8], kinds: &[ColumnType]) -> bool {
     for kind in kinds {
         let length = match kind {
             ColumnType::Bool => Some(1),
+            ColumnType::Uuid => Some(16),
             ColumnType::Int64 | ColumnType::Timestamp | ColumnType::Date => Some(8),
             ColumnType::Text | ColumnType::Bytes => escaped_length(bytes),
             _ => None,

@@ -153,3 +153,19 @@ fn the_bytes_of_keys_stay_as_they_are() {
     let suffix = archive_suffix(Fork { level: 1, at: 2 }, TxId::new(3));
     assert_eq!(suffix, [1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3]);
 }
+
+#[test]
+fn uuids_stand_in_keys_as_their_bytes_in_the_order_of_their_texts() {
+    let mut random = Random::new(5);
+    let mut uuid = || Uuid::from_u64_pair(random.number(), random.number());
+    for _ in 0..1_000 {
+        let (a, b) = (uuid(), uuid());
+        let key = |uuid: Uuid| RowKey::encode(&[Value::Uuid(uuid), Value::Int(1)]).unwrap();
+        assert_eq!(key(a).cmp(&key(b)), a.to_string().cmp(&b.to_string()), "{a} {b}");
+        let kinds = [ColumnType::Uuid, ColumnType::Int64];
+        assert_eq!(key(a).decode(&kinds.each_ref()).unwrap(), [Value::Uuid(a), Value::Int(1)]);
+        assert!(is_key_of(key(a).as_bytes(), &kinds));
+        assert_eq!(key(a).as_bytes().len(), 24);
+    }
+    assert!(!is_key_of(&[0; 15], &[ColumnType::Uuid]));
+}

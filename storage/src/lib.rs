@@ -76,6 +76,7 @@ pub use store::{
 pub use time::{Period, SystemTime, ValidTime};
 pub use tuning::Tuning;
 pub use tx::{Basis, TxId};
+pub use uuid::Uuid;
 pub use value::{Row, Value, ValueRef};
 pub use view::{
     KeyChange, Keys, Scan, ScanCounts, SystemBound, ValidBound, Version, VersionRef, View,

@@ -14,6 +14,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::key::CLASS_OPEN;
@@ -47,6 +48,7 @@ const TAG_TIMESTAMP: u8 = 10;
 const TAG_JSON: u8 = 11;
 const TAG_LIST: u8 = 12;
 const TAG_STRUCT: u8 = 13;
+const TAG_UUID: u8 = 14;
 
 pub(crate) fn damaged(why: &str) -> Error {
     Error::Corrupt { what: "row", why: why.to_owned() }
@@ -614,6 +616,7 @@ fn put_value(out: &mut Vec<u8>, value: &Value) {
         Value::Float(number) => tagged(TAG_FLOAT, &number.to_le_bytes()),
         Value::Decimal(number) => tagged(TAG_DECIMAL, &number.to_le_bytes()),
         Value::Text(text) => tagged(TAG_TEXT, text.as_bytes()),
+        Value::Uuid(value) => tagged(TAG_UUID, value.as_bytes()),
         Value::Bytes(bytes) => tagged(TAG_BYTES, bytes),
         Value::Date(days) => {
             out.push(TAG_DATE);
@@ -669,6 +672,7 @@ fn read_nested(mut bytes: &[u8], depth: usize) -> Result<ValueRef<'_>> {
         TAG_FLOAT => ValueRef::Float(f64::from_le_bytes(take_array(&mut bytes)?)),
         TAG_DECIMAL => ValueRef::Decimal(i128::from_le_bytes(take_array(&mut bytes)?)),
         TAG_TEXT => ValueRef::Text(text(bytes)?),
+        TAG_UUID => ValueRef::Uuid(Uuid::from_bytes(take_array(&mut bytes)?)),
         TAG_BYTES => ValueRef::Bytes(bytes),
         TAG_DATE => ValueRef::Date(
             i32::try_from(unzigzag(take_varint(&mut bytes)?))

@@ -13,8 +13,21 @@ fn row() -> Row {
         (ColumnId(9), Value::Timestamp(i64::MAX)),
         (ColumnId(10), Value::Json("{\"a\":1}".to_owned())),
         (ColumnId(11), Value::List(vec![Value::Null, Value::Bool(true)])),
+        (ColumnId(12), Value::Uuid(UUID.parse().unwrap())),
         (ColumnId(300), Value::Struct(vec![Value::Text(String::new()), Value::Int(1)])),
     ])
+}
+
+const UUID: &str = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11";
+
+#[test]
+fn a_uuid_is_a_tag_and_sixteen_bytes() {
+    let uuid: uuid::Uuid = UUID.parse().unwrap();
+    let mut bytes = Vec::new();
+    put_value(&mut bytes, &Value::Uuid(uuid));
+    assert_eq!(bytes, [&[14], uuid.as_bytes().as_slice()].concat());
+    assert_eq!(read_value(&bytes).unwrap(), Value::Uuid(uuid));
+    assert!(read_value(&bytes[..16]).is_err());
 }
 
 #[test]

@@ -70,6 +70,8 @@ pub enum ColumnType {
     /// decimal(38, 9).
     Decimal,
     Text,
+    /// Shown as its text of 36 characters in lower case.
+    Uuid,
     Bytes,
     Date,
     Time,
@@ -84,18 +86,24 @@ impl ColumnType {
     pub const fn may_be_key(&self) -> bool {
         matches!(
             self,
-            Self::Text | Self::Int64 | Self::Timestamp | Self::Date | Self::Bool | Self::Bytes
+            Self::Text
+                | Self::Int64
+                | Self::Uuid
+                | Self::Timestamp
+                | Self::Date
+                | Self::Bool
+                | Self::Bytes
         )
     }
 
-    /// Returns the Arrow type: microseconds everywhere, UTC instants, JSON as text.
+    /// Returns the Arrow type: microseconds everywhere, UTC instants, JSON and UUIDs as text.
     pub fn data_type(&self) -> DataType {
         match self {
             Self::Bool => DataType::Boolean,
             Self::Int64 => DataType::Int64,
             Self::Float64 => DataType::Float64,
             Self::Decimal => DataType::Decimal128(38, 9),
-            Self::Text | Self::Json => DataType::Utf8,
+            Self::Text | Self::Uuid | Self::Json => DataType::Utf8,
             Self::Bytes => DataType::Binary,
             Self::Date => DataType::Date32,
             Self::Time => DataType::Time64(TimeUnit::Microsecond),
@@ -144,6 +152,7 @@ impl ColumnType {
             | (Self::Float64, Value::Float(_))
             | (Self::Decimal, Value::Decimal(_))
             | (Self::Text, Value::Text(_))
+            | (Self::Uuid, Value::Uuid(_))
             | (Self::Bytes, Value::Bytes(_))
             | (Self::Date, Value::Date(_))
             | (Self::Time, Value::Time(_))
@@ -168,6 +177,7 @@ impl fmt::Display for ColumnType {
             Self::Float64 => f.write_str("float64"),
             Self::Decimal => f.write_str("decimal(38,9)"),
             Self::Text => f.write_str("text"),
+            Self::Uuid => f.write_str("uuid"),
             Self::Bytes => f.write_str("bytes"),
             Self::Date => f.write_str("date"),
             Self::Time => f.write_str("time"),

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use uuid::Uuid;
+
 use crate::schema::ColumnId;
 
 /// One column's value. `Null` never stands inside a stored row: an absent column reads as NULL.
@@ -14,6 +16,7 @@ pub enum Value {
     /// Unscaled decimal(38, 9): the number times 10^9.
     Decimal(i128),
     Text(String),
+    Uuid(Uuid),
     Bytes(Vec<u8>),
     /// Days since the Unix epoch.
     Date(i32),
@@ -43,6 +46,7 @@ impl Value {
             Self::Float(value) => ValueRef::Float(*value),
             Self::Decimal(value) => ValueRef::Decimal(*value),
             Self::Text(text) => ValueRef::Text(text),
+            Self::Uuid(value) => ValueRef::Uuid(*value),
             Self::Bytes(bytes) => ValueRef::Bytes(bytes),
             Self::Date(value) => ValueRef::Date(*value),
             Self::Time(value) => ValueRef::Time(*value),
@@ -62,6 +66,7 @@ pub enum ValueRef<'a> {
     Float(f64),
     Decimal(i128),
     Text(&'a str),
+    Uuid(Uuid),
     Bytes(&'a [u8]),
     Date(i32),
     Time(i64),
@@ -81,6 +86,7 @@ impl ValueRef<'_> {
             Self::Float(value) => Value::Float(value),
             Self::Decimal(value) => Value::Decimal(value),
             Self::Text(text) => Value::Text(text.to_owned()),
+            Self::Uuid(value) => Value::Uuid(value),
             Self::Bytes(bytes) => Value::Bytes(bytes.to_vec()),
             Self::Date(value) => Value::Date(value),
             Self::Time(value) => Value::Time(value),

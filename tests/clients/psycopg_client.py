@@ -4,6 +4,7 @@ import datetime as dt
 import decimal
 import os
 import threading
+import uuid
 
 import psycopg
 from psycopg.types.json import Json
@@ -119,6 +120,18 @@ with psycopg.connect(WHERE) as c:
     assert c.execute("SELECT count(*) FROM pets WHERE _id = 'later'").fetchone() == (1,)
     refused("25006", lambda: c.execute("DELETE FROM pets"))
     c.execute("ROLLBACK")
+
+# UUIDs both ways, whatever they are spelled like.
+with psycopg.connect(WHERE, autocommit=True) as c:
+    c.execute("CREATE TABLE orders (_id UUID PRIMARY KEY, lines UUID[], n INT)")
+    one, two = uuid.uuid4(), uuid.uuid4()
+    for key, binary in ((one, False), (two, True)):
+        c.execute("INSERT INTO orders VALUES (%s, %s, %s)", (key, [one, two], 1), binary=binary)
+        got = c.execute("SELECT * FROM orders WHERE _id = %s", (key,), binary=binary).fetchone()
+        assert got == (key, [one, two], 1), got
+    assert c.execute(f"SELECT _id FROM orders WHERE _id = '{str(two).upper()}'").fetchone() == (two,)
+    assert c.execute("SELECT count(*) FROM orders WHERE _id = ANY(%s)", ([one, two],)).fetchone() == (2,)
+    refused("22P02", lambda: c.execute("SELECT 1 FROM orders WHERE _id = 'rubbish'"))
 
 # A temporary view is seen by its session alone, and is gone with what it was told to discard.
 with psycopg.connect(WHERE, autocommit=True) as c, psycopg.connect(WHERE, autocommit=True) as other:

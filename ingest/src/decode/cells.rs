@@ -20,7 +20,7 @@ pub enum Cell<'a> {
     Int(i64),
     Float(f64),
     Decimal(i128),
-    /// Text, and JSON text.
+    /// Text, JSON text, and UUIDs in their one form.
     Text(Cow<'a, str>),
     Bytes(Vec<u8>),
     Date(i32),
@@ -52,7 +52,11 @@ impl CellColumn {
                 Decimal128Builder::with_capacity(capacity).with_data_type(kind.data_type()),
             ),
             // Lists and structs cannot be declared in a stream; they stand as JSON text.
-            ColumnType::Text | ColumnType::Json | ColumnType::List(_) | ColumnType::Struct(_) => {
+            ColumnType::Text
+            | ColumnType::Uuid
+            | ColumnType::Json
+            | ColumnType::List(_)
+            | ColumnType::Struct(_) => {
                 Self::Text(StringBuilder::with_capacity(capacity, capacity * 16))
             }
             ColumnType::Bytes => Self::Bytes(BinaryBuilder::with_capacity(capacity, capacity * 16)),

@@ -407,6 +407,7 @@ impl<'a> Visitor<'a> for CellSeed<'_> {
     fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Cell<'a>, E> {
         let parsed = match self.column.kind {
             ColumnType::Text => Ok(Cell::Text(Cow::Owned(value.to_owned()))),
+            ColumnType::Uuid => text::uuid(value).map(|text| Cell::Text(Cow::Owned(text))),
             ColumnType::Timestamp => text::instant(value).map(Cell::Timestamp),
             ColumnType::Date => text::date(value).map(Cell::Date),
             ColumnType::Time => text::time(value).map(Cell::Time),

@@ -1,7 +1,7 @@
 //! Text to instants, dates, times and decimals, strictly.
 
 use everwhen_query::columns::parse_decimal;
-use everwhen_query::columns::text::parse_value;
+use everwhen_query::columns::text::{parse_value, text_of};
 use everwhen_storage::{ColumnType, ValidTime, Value};
 
 /// Parses an RFC 3339 instant to microseconds since the Unix epoch.
@@ -83,6 +83,17 @@ pub fn date(text: &str) -> Result<i32, String> {
     days(text.as_bytes())
         .and_then(|days| i32::try_from(days).ok())
         .ok_or_else(|| format!("\"{text}\" is no date that exists"))
+}
+
+/// Returns a UUID's text in its one form.
+///
+/// # Errors
+/// For text that is none.
+pub fn uuid(text: &str) -> Result<String, String> {
+    match parse_value(text, &ColumnType::Uuid) {
+        Ok(value) => Ok(text_of(&value)),
+        Err(_) => Err(format!("\"{text}\" is no UUID")),
+    }
 }
 
 /// Parses `HH:MM[:SS[.ffffff]]` to microseconds since midnight.

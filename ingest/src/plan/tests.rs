@@ -1,9 +1,12 @@
 use everwhen_query::statements::MappingVerb;
-use everwhen_storage::{AssertedFrom, Assertion, Op, RowKey, Tenant, ValidTime, Value, WriteKind};
+use everwhen_storage::{
+    AssertedFrom, Assertion, ColumnDef, ColumnType, DefinitionChange, Op, Precedence, RowKey,
+    TableDef, TableId, Tenant, ValidTime, Value, WriteKind,
+};
 
 use super::{Prepared, StreamPlan};
 use crate::apply::TenantRule;
-use crate::testing::{NOW, defined, mapping, records};
+use crate::testing::{Defined, NOW, defined, mapping, orders, records};
 
 const PUT: MappingVerb = MappingVerb::Put;
 
@@ -98,6 +101,31 @@ fn a_failing_expression_costs_its_own_records_alone() {
     assert_eq!(failed, (0..10).map(|n| n * 100).collect::<Vec<_>>());
     assert_eq!(prepared.batch.txs.len(), 990);
     assert!(prepared.rejected[0].1.contains("ordered"), "{:?}", prepared.rejected[0]);
+}
+
+#[test]
+fn a_text_that_is_no_uuid_costs_its_own_record_alone() {
+    let mut defined = Defined::default();
+    defined.stream(&orders()).expect("a stream");
+    let id = ColumnDef { nullable: false, ..ColumnDef::new(0, "_id", ColumnType::Uuid) };
+    defined.apply(&[DefinitionChange::Table(TableDef {
+        id: TableId(7),
+        name: "declared".to_owned(),
+        precedence: Precedence::Effective,
+        key: vec![id.id],
+        columns: vec![id, ColumnDef::new(1, "n", ColumnType::Int64)],
+        declared: true,
+    })]);
+    let select = "SELECT id AS _id, n";
+    defined.mapping(&mapping("m", "orders", PUT, "declared", select)).expect("fits");
+    let uuid = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11";
+    let sent = [uuid.to_uppercase(), "a0eebc99".to_owned(), uuid.replace('-', "")];
+    let values = sent.map(|id| format!(r#"{{"id":"{id}","n":1}}"#));
+    let prepared = defined.prepare("orders", &values.each_ref().map(String::as_str));
+    assert_eq!(prepared.tx_records, [0, 2]);
+    assert!(prepared.rejected[0].1.contains("no UUID"), "{:?}", prepared.rejected);
+    let key = RowKey::encode(&[Value::Uuid(uuid.parse().expect("a UUID"))]).expect("a key");
+    assert!(assertions(&prepared).iter().all(|(of, _)| **of == key));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use arrow::array::{
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field};
-use everwhen_storage::{ColumnType, Value, ValueRef};
+use everwhen_storage::{ColumnType, Uuid, Value, ValueRef};
 
 use super::widen;
 
@@ -45,7 +45,7 @@ impl ColumnBuilder {
             ColumnType::Decimal => Parts::Decimal(
                 Decimal128Builder::with_capacity(capacity).with_data_type(kind.data_type()),
             ),
-            ColumnType::Text | ColumnType::Json => {
+            ColumnType::Text | ColumnType::Uuid | ColumnType::Json => {
                 Parts::Text(StringBuilder::with_capacity(capacity, capacity * 16))
             }
             ColumnType::Bytes => {
@@ -102,6 +102,10 @@ impl ColumnBuilder {
             (Parts::Decimal(column), ValueRef::Null) => column.append_null(),
             (Parts::Text(column), ValueRef::Text(text)) if self.kind == ColumnType::Text => {
                 column.append_value(text);
+            }
+            (Parts::Text(column), ValueRef::Uuid(value)) if self.kind == ColumnType::Uuid => {
+                let mut text = Uuid::encode_buffer();
+                column.append_value(value.hyphenated().encode_lower(&mut text));
             }
             (Parts::Text(column), ValueRef::Json(text)) if self.kind == ColumnType::Json => {
                 column.append_value(text);

@@ -31,7 +31,9 @@ pub fn json_of(array: &dyn Array, row: usize, kind: &ColumnType) -> Json {
 /// Answers for the types that need no copy of the value.
 fn json_fast(array: &dyn Array, row: usize, kind: &ColumnType) -> Option<Json> {
     Some(match (kind, array.data_type()) {
-        (ColumnType::Text, DataType::Utf8) => array.as_string::<i32>().value(row).into(),
+        (ColumnType::Text | ColumnType::Uuid, DataType::Utf8) => {
+            array.as_string::<i32>().value(row).into()
+        }
         (ColumnType::Json, DataType::Utf8) => json_text(array.as_string::<i32>().value(row)),
         (ColumnType::Text, DataType::Utf8View) => array.as_string_view().value(row).into(),
         (ColumnType::Decimal, DataType::Decimal128(precision, scale)) => {
@@ -80,9 +82,11 @@ pub fn json_of_value(value: &Value) -> Json {
         Value::Text(text) => text.as_str().into(),
         Value::Json(text) => json_text(text),
         Value::Bytes(bytes) => BASE64.encode(bytes).into(),
-        Value::Decimal(_) | Value::Date(_) | Value::Time(_) | Value::Timestamp(_) => {
-            text::text_of(value).into()
-        }
+        Value::Uuid(_)
+        | Value::Decimal(_)
+        | Value::Date(_)
+        | Value::Time(_)
+        | Value::Timestamp(_) => text::text_of(value).into(),
         Value::List(values) | Value::Struct(values) => values.iter().map(json_of_value).collect(),
     }
 }
@@ -122,7 +126,11 @@ pub fn json_to_value(json: &Json, kind: &ColumnType) -> Result<Value> {
             Value::Bytes(BASE64.decode(text).map_err(|_| mismatch())?)
         }
         (
-            ColumnType::Decimal | ColumnType::Date | ColumnType::Time | ColumnType::Timestamp,
+            ColumnType::Uuid
+            | ColumnType::Decimal
+            | ColumnType::Date
+            | ColumnType::Time
+            | ColumnType::Timestamp,
             Json::String(text),
         ) => text::parse_value(text, kind)?,
         (ColumnType::List(item), Json::Array(items)) => {

@@ -30,6 +30,8 @@ pub use text::{parse_decimal, text_of};
 pub const EXTENSION_NAME: &str = "ARROW:extension:name";
 /// The extension type of JSON text.
 pub const JSON_EXTENSION: &str = "arrow.json";
+/// The extension type of UUIDs as text (`arrow.uuid` is one of bytes).
+pub const UUID_EXTENSION: &str = "everwhen.uuid";
 /// The extension type of a period: a struct of two instants, NULL at an open end.
 pub const PERIOD_EXTENSION: &str = "everwhen.period";
 
@@ -79,10 +81,13 @@ pub fn column_type(data_type: &DataType) -> Option<ColumnType> {
     })
 }
 
-/// Returns the stored type nearest to a field's: as [`column_type`], and JSON where marked.
+/// Returns the stored type nearest to a field's: as [`column_type`], JSON or UUID where marked.
 pub fn field_type(field: &Field) -> Option<ColumnType> {
     if is_extension(field, JSON_EXTENSION) {
         return Some(ColumnType::Json);
+    }
+    if is_extension(field, UUID_EXTENSION) {
+        return Some(ColumnType::Uuid);
     }
     column_type(field.data_type())
 }
@@ -92,11 +97,12 @@ pub fn is_extension(field: &Field, extension: &str) -> bool {
     field.metadata().get(EXTENSION_NAME).is_some_and(|name| name == extension)
 }
 
-/// Builds the field of a column: nullable, and marked where it is JSON.
+/// Builds the field of a column: nullable, and marked where it is JSON or a UUID.
 pub fn field_of(name: &str, kind: &ColumnType) -> Field {
     let field = Field::new(name, kind.data_type(), true);
     match kind {
         ColumnType::Json => marked(field, JSON_EXTENSION),
+        ColumnType::Uuid => marked(field, UUID_EXTENSION),
         _ => field,
     }
 }
@@ -260,7 +266,7 @@ fn json_union_column(array: &ArrayRef, as_json: bool) -> Result<ArrayRef> {
 /// Returns one value of a column that [`cast_column`] brought to `kind`.
 ///
 /// # Errors
-/// XX000 where the array is not of the type's Arrow form.
+/// XX000 where the array is not of the type's Arrow form, 22P02 for a text that is no UUID.
 pub fn value_at(array: &dyn Array, row: usize, kind: &ColumnType) -> Result<Value> {
     if array.is_null(row) || *array.data_type() == DataType::Null {
         return Ok(Value::Null);
@@ -284,6 +290,10 @@ pub fn value_at(array: &dyn Array, row: usize, kind: &ColumnType) -> Result<Valu
         ColumnType::Text => {
             array.as_string_opt::<i32>().map(|a| Value::Text(a.value(row).to_owned()))
         }
+        ColumnType::Uuid => match array.as_string_opt::<i32>() {
+            Some(texts) => Some(text::parse_value(texts.value(row), kind)?),
+            None => None,
+        },
         ColumnType::Json => {
             array.as_string_opt::<i32>().map(|a| Value::Json(a.value(row).to_owned()))
         }

@@ -21,6 +21,7 @@ pub fn text_of(value: &Value) -> String {
         Value::Float(value) => float_text(*value),
         Value::Decimal(units) => decimal_text(*units, 9),
         Value::Text(text) | Value::Json(text) => text.clone(),
+        Value::Uuid(value) => value.hyphenated().to_string(),
         Value::Date(days) => date_text(*days),
         Value::Time(micros) => time_text(*micros),
         Value::Timestamp(micros) => timestamp_text(*micros),
@@ -41,6 +42,7 @@ pub fn parse_value(text: &str, kind: &ColumnType) -> Result<Value> {
     let wrong = || invalid(text, kind);
     Ok(match kind {
         ColumnType::Text => Value::Text(text.to_owned()),
+        ColumnType::Uuid => Value::Uuid(text.trim().parse().map_err(|_| wrong())?),
         ColumnType::Bool => match text.trim().to_ascii_lowercase().as_str() {
             "true" | "t" => Value::Bool(true),
             "false" | "f" => Value::Bool(false),

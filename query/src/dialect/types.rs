@@ -114,7 +114,8 @@ fn scalar(cursor: &mut Cursor<'_, '_>, name: &str, position: usize) -> Result<Co
             decimal_size(cursor, position)?;
             ColumnType::Decimal
         }
-        "text" | "string" | "uuid" => ColumnType::Text,
+        "text" | "string" => ColumnType::Text,
+        "uuid" => ColumnType::Uuid,
         "varchar" => {
             refuse_length(cursor)?;
             ColumnType::Text

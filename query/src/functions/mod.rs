@@ -8,6 +8,7 @@ pub(crate) mod periods;
 mod rules;
 mod series;
 pub(crate) mod sums;
+mod uuids;
 mod wrapped;
 mod zoned;
 
@@ -20,6 +21,7 @@ pub(crate) use bounded::{BoundedConcatenation, bounded_projection};
 pub(crate) use checked::CheckedArithmetic;
 pub use clock::{is_clock, pin};
 pub(crate) use intervals::IntervalsByLength;
+pub(crate) use uuids::UuidsOfOneForm;
 
 /// Registers what is the same in all sessions: JSON operators and functions, series of instants,
 /// instants from text, periods, sums that do not wrap.

@@ -94,9 +94,8 @@ fn changes(before: &Definitions, after: &Definitions) -> Vec<Act> {
         }
         let kept = |definitions: &Definitions| definitions.retention.get(&table.id.0).copied();
         if kept(before) != kept(after) {
-            let kept = kept(after).map_or("forever".to_owned(), |micros| {
-                format!("{} seconds", micros / 1_000_000)
-            });
+            let kept = kept(after)
+                .map_or("forever".to_owned(), |micros| format!("{} seconds", micros / 1_000_000));
             let detail = format!("history_retention = {kept}");
             note("alter", "table", &table.name, Some(detail));
         }

@@ -152,11 +152,11 @@ fn texts_are_cut_into_statements() {
 
 fn kinds() -> Vec<ColumnType> {
     use ColumnType::{
-        Bool, Bytes, Date, Decimal, Float64, Int64, Json, List, Struct, Text, Time, Timestamp,
+        Bool, Bytes, Date, Decimal, Float64, Int64, Json, List, Struct, Text, Time, Timestamp, Uuid,
     };
     let list = |item: ColumnType| List(Box::new(item));
     let fields = vec![("a".to_owned(), Text), ("b".to_owned(), list(Int64))];
-    let scalars = [Bool, Int64, Float64, Decimal, Text, Bytes, Date, Time, Timestamp, Json];
+    let scalars = [Bool, Int64, Float64, Decimal, Text, Uuid, Bytes, Date, Time, Timestamp, Json];
     let nested = [list(Timestamp), list(list(Decimal)), Struct(fields)];
     scalars.into_iter().chain(nested).collect()
 }
@@ -167,6 +167,7 @@ const JSON: &[&str] = &[
     "-5",
     "1.5e300",
     "\"x\"",
+    "\"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11\"",
     "\"2026-01-05T09:00:00.123456Z\"",
     "\"2026-01-05\"",
     "\"23:59:59.999999\"",

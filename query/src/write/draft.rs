@@ -106,8 +106,8 @@ impl Draft {
         if let Some(table) = self.definitions.table(&name.name) {
             return Ok(TableDef::clone(table));
         }
-        if !matches!(id, ColumnType::Text | ColumnType::Int64) {
-            let message = format!("\"_id\" is text or an integer, not {id}");
+        if !matches!(id, ColumnType::Text | ColumnType::Int64 | ColumnType::Uuid) {
+            let message = format!("\"_id\" is text, an integer or a uuid, not {id}");
             return Err(Error::new(SqlState::DatatypeMismatch, message).at(name.position));
         }
         let key =

@@ -74,7 +74,11 @@ fn is_text(expr: &Expr) -> bool {
     matches!(expr, Expr::Value(ValueWithSpan { value: Literal::SingleQuotedString(_), .. }))
 }
 
-fn literal(expr: &Expr, kind: Option<&ColumnType>) -> Result<Option<Value>> {
+/// Returns the value of a literal, for a column of a type; nothing for any other expression.
+///
+/// # Errors
+/// 22P02, 22003 or 22008 for a text that is no value of the type that it is cast to.
+pub(crate) fn literal(expr: &Expr, kind: Option<&ColumnType>) -> Result<Option<Value>> {
     Ok(match expr {
         Expr::Value(ValueWithSpan { value, .. }) => plain(value, "", kind),
         Expr::UnaryOp { op: UnaryOperator::Minus, expr } => match expr.as_ref() {
@@ -156,7 +160,8 @@ fn named_type(sql: &DataType) -> Option<ColumnType> {
         DataType::JSON | DataType::JSONB => ColumnType::Json,
         DataType::Double(_) | DataType::DoublePrecision => ColumnType::Float64,
         DataType::Decimal(ExactNumberInfo::None) => ColumnType::Decimal,
-        DataType::Uuid | DataType::Text | DataType::Varchar(None) => ColumnType::Text,
+        DataType::Uuid => ColumnType::Uuid,
+        DataType::Text | DataType::Varchar(None) => ColumnType::Text,
         _ => return None,
     })
 }

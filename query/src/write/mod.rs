@@ -45,6 +45,7 @@ use draft::Draft;
 
 pub use alter::alter_table;
 pub use indexes::{create_index, drop_index};
+pub(crate) use literals::literal;
 pub use retention::set_retention;
 pub(crate) use returning::{Returning, Writes};
 pub use tables::{create_table, drop_table};

@@ -16,6 +16,7 @@ pub fn kind_of(value: &Value) -> Option<ColumnType> {
         Value::Float(_) => ColumnType::Float64,
         Value::Decimal(_) => ColumnType::Decimal,
         Value::Text(_) => ColumnType::Text,
+        Value::Uuid(_) => ColumnType::Uuid,
         Value::Bytes(_) => ColumnType::Bytes,
         Value::Date(_) => ColumnType::Date,
         Value::Time(_) => ColumnType::Time,
@@ -54,7 +55,8 @@ pub fn assign(value: Value, from: Option<&ColumnType>, to: &ColumnType) -> Resul
             Value::Timestamp(i64::from(*days) * MICROS_PER_DAY)
         }
         (
-            ColumnType::Timestamp
+            ColumnType::Uuid
+            | ColumnType::Timestamp
             | ColumnType::Date
             | ColumnType::Time
             | ColumnType::Decimal
@@ -64,6 +66,7 @@ pub fn assign(value: Value, from: Option<&ColumnType>, to: &ColumnType) -> Resul
             Value::Text(text) | Value::Json(text),
         ) => parse_value(text, to)?,
         (ColumnType::Text, Value::Json(text)) => Value::Text(text.clone()),
+        (ColumnType::Text, Value::Uuid(_)) => widen(&value, to),
         (ColumnType::Json, _) => match from {
             Some(from) => Value::Json(named(&value, from).to_string()),
             None => widen(&value, to),
@@ -107,9 +110,10 @@ mod tests {
     #[test]
     fn columns_of_undeclared_tables_widen_as_the_store_allows() {
         use ColumnType::{
-            Bool, Bytes, Date, Decimal, Float64, Int64, Json, List, Text, Time, Timestamp,
+            Bool, Bytes, Date, Decimal, Float64, Int64, Json, List, Text, Time, Timestamp, Uuid,
         };
-        let scalars = [Bool, Int64, Float64, Decimal, Text, Bytes, Date, Time, Timestamp, Json];
+        let scalars =
+            [Bool, Int64, Float64, Decimal, Text, Uuid, Bytes, Date, Time, Timestamp, Json];
         let lists = scalars.iter().map(|item| List(Box::new(item.clone())));
         let all: Vec<ColumnType> = scalars.iter().cloned().chain(lists).collect();
         for a in &all {

@@ -8,7 +8,7 @@ use everwhen_storage::{ColumnType, ValidTime};
 use serde_json::Value as Json;
 
 use super::input::not_utf8;
-use super::types::{JSONB, UUID, item_of, kind_of};
+use super::types::{JSONB, item_of, kind_of};
 use super::values::{EPOCH_DAYS, EPOCH_MICROS};
 use crate::code::Code;
 use crate::failure::{Answered, Failure};
@@ -168,11 +168,11 @@ fn from_binary(mut bytes: Bytes, oid: u32, kind: &ColumnType) -> Answered<Json> 
         (ColumnType::Int64, 8) => bytes.get_i64().into(),
         (ColumnType::Float64, 4) => float(f64::from(bytes.get_f32())),
         (ColumnType::Float64, 8) => float(bytes.get_f64()),
-        (ColumnType::Text, 16) if oid == UUID => {
+        (ColumnType::Uuid, 16) => {
             let bytes: [u8; 16] = bytes.as_ref().try_into().map_err(|_| wrong())?;
             uuid::Uuid::from_bytes(bytes).to_string().into()
         }
-        (ColumnType::Text, _) if oid != UUID => utf8(&bytes)?.into(),
+        (ColumnType::Text, _) => utf8(&bytes)?.into(),
         (ColumnType::Json, _) => {
             if oid == JSONB {
                 if bytes.first() != Some(&1) {
@@ -334,7 +334,7 @@ mod tests {
             (&[0x7f, 0xff, 0, 0, 0, 0, 0, 0][..], NUMERIC),
             (&[0xff, 0xff, 0, 0, 0, 0, 0, 0][..], NUMERIC),
             (&[][..], JSONB),
-            (&[1, 2][..], UUID),
+            (&[1, 2][..], super::super::types::UUID),
         ] {
             assert_eq!(binary(value, oid).unwrap_err().sqlstate, "22P03", "{value:?}");
         }

@@ -29,6 +29,7 @@ const SCALARS: &[(u32, u32, ColumnType)] = &[
     (BYTEA, 1001, ColumnType::Bytes),
     (INT8, 1016, ColumnType::Int64),
     (TEXT, 1009, ColumnType::Text),
+    (UUID, 2951, ColumnType::Uuid),
     (JSON, 199, ColumnType::Json),
     (FLOAT8, 1022, ColumnType::Float64),
     (DATE, 1182, ColumnType::Date),
@@ -44,7 +45,6 @@ const SCALARS: &[(u32, u32, ColumnType)] = &[
     (1042, 1014, ColumnType::Text),
     (19, 1003, ColumnType::Text),
     (18, 1002, ColumnType::Text),
-    (UUID, 2951, ColumnType::Text),
     (TIMESTAMP, 1115, ColumnType::Timestamp),
     (JSONB, 3807, ColumnType::Json),
 ];

@@ -71,7 +71,7 @@ impl Column {
     /// # Errors
     /// `internal_error` for an array of another type.
     pub fn text(&self, array: &dyn Array, row: usize, out: &mut BytesMut) -> Answered<()> {
-        if let (ColumnType::Text | ColumnType::Json, Some(texts)) =
+        if let (ColumnType::Text | ColumnType::Uuid | ColumnType::Json, Some(texts)) =
             (&self.kind, array.as_string_opt::<i32>())
         {
             out.put_slice(texts.value(row).as_bytes());
@@ -141,6 +141,7 @@ pub fn text_of(value: &Value, kind: &ColumnType) -> String {
         }
         (Value::Decimal(units), _) => decimal_text(*units, stored_decimal_scale()),
         (Value::Text(text) | Value::Json(text), _) => text.clone(),
+        (Value::Uuid(uuid), _) => uuid.to_string(),
         (Value::Bytes(bytes), _) => {
             bytes.iter().fold(String::from("\\x"), |text, byte| text + &format!("{byte:02x}"))
         }
@@ -247,6 +248,7 @@ fn binary_of(value: &Value, kind: &ColumnType, out: &mut BytesMut) -> Answered<(
             numeric(&decimal_text(*units, stored_decimal_scale()), out)?;
         }
         (Value::Text(text) | Value::Json(text), _) => out.put_slice(text.as_bytes()),
+        (Value::Uuid(uuid), _) => out.put_slice(uuid.as_bytes()),
         (Value::Bytes(bytes), _) => out.put_slice(bytes),
         (Value::Date(days), _) => out.put_i32(days.saturating_sub(EPOCH_DAYS)),
         (Value::Time(micros), _) => out.put_i64(*micros),

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::{SortColumn, SortOptions, concat_batches, lexsort_to_indices};
+use arrow::error::ArrowError;
 use everwhen_query::columns::json_of;
 use everwhen_query::{Params, parse_basis};
 use everwhen_storage::{ColumnType, SystemTime, TableDef, ValidTime};
@@ -35,7 +37,7 @@ const TIMES: [&str; 4] = ["_valid_from", "_valid_to", "_system_from", "_system_t
 pub async fn state(services: &Services, request: EntityRequest) -> Answered<Value> {
     let table = table_of(services, &request)?;
     let id = id_values(&table, &request.id)?;
-    let (versions, basis) = read(services, &table, &id, &request, "", "").await?;
+    let (versions, basis) = read(services, &table, &id, &request, "").await?;
     let Some(version) = versions.into_iter().next() else {
         let detail = format!("table \"{}\" has no such row at that time", table.name);
         return Err(Failure::new(Code::NotFound, detail));
@@ -56,8 +58,7 @@ pub async fn history(services: &Services, request: EntityRequest) -> Answered<Va
     let table = table_of(services, &request)?;
     let id = id_values(&table, &request.id)?;
     let all = "FOR ALL SYSTEM_TIME FOR ALL VALID_TIME";
-    let order = "ORDER BY _system_from, _valid_from NULLS FIRST";
-    let (versions, basis) = read(services, &table, &id, &request, all, order).await?;
+    let (versions, basis) = read(services, &table, &id, &request, all).await?;
     Ok(json!({"versions": versions, "basis": basis}))
 }
 
@@ -80,7 +81,6 @@ async fn read(
     id: &[Value],
     request: &EntityRequest,
     clauses: &str,
-    order: &str,
 ) -> Answered<(Vec<Value>, String)> {
     let keys = table.key.iter().filter_map(|key| table.column_by_id(*key));
     let tests: Vec<_> = keys
@@ -88,7 +88,7 @@ async fn read(
         .map(|(place, column)| format!("{} = ${}", quoted(&column.name), place + 1))
         .collect();
     let mut statement = Statement::new(format!(
-        "SELECT {}, * FROM {} {clauses} WHERE {} {order}",
+        "SELECT {}, * FROM {} {clauses} WHERE {}",
         TIMES.join(", "),
         quoted(&table.name),
         tests.join(" AND "),
@@ -102,11 +102,23 @@ async fn read(
         return Err(Failure::internal(&"a read of an entity was taken for a write"));
     };
     let (columns, basis) = (rows.columns.clone(), rows.basis.clone());
-    let mut versions = Vec::new();
-    for batch in rows.collect().await? {
-        versions.extend((0..batch.num_rows()).map(|row| version_of(&columns, &batch, row)));
-    }
-    Ok((versions, basis))
+    let schema = Arc::clone(&rows.schema);
+    let found = concat_batches(&schema, &rows.collect().await?);
+    let found = found.map_err(|error| Failure::internal(&error))?;
+    let versions = in_order(&found).map_err(|error| Failure::internal(&error))?;
+    let version = |row: &u32| version_of(&columns, &found, *row as usize);
+    Ok((versions.values().iter().map(version).collect(), basis))
+}
+
+/// Returns the places of versions in the order of their system time, then of their valid time.
+fn in_order(found: &RecordBatch) -> Result<UInt32Array, ArrowError> {
+    let by = |place: usize| SortColumn {
+        values: Arc::clone(found.column(place)),
+        options: Some(SortOptions { descending: false, nulls_first: true }),
+    };
+    // Where they stand among the times that are asked for.
+    let (valid_from, system_from) = (0, 2);
+    lexsort_to_indices(&[by(system_from), by(valid_from)], None)
 }
 
 fn version_of(columns: &[(String, ColumnType)], batch: &RecordBatch, row: usize) -> Value {

@@ -50,6 +50,11 @@ fn spellings(value: &Value) -> Vec<Vec<u8>> {
             let escaped = quoted.trim_matches('"').as_bytes().to_vec();
             vec![text.as_bytes().to_vec(), escaped]
         }
+        Value::Uuid(value) => {
+            let spelled = [value.hyphenated().to_string(), value.simple().to_string()];
+            let upper = spelled.each_ref().map(|text| text.to_ascii_uppercase());
+            spelled.into_iter().chain(upper).map(String::into_bytes).collect()
+        }
         Value::Int(number) => vec![number.to_string().into_bytes()],
         Value::Bytes(bytes) if !bytes.is_empty() => {
             vec![bytes.clone(), hex(bytes).into_bytes(), base64(bytes).into_bytes()]
@@ -179,6 +184,11 @@ mod tests {
         assert!(holds(br#"{"id":"ann","desk":7}"#, &key));
         assert!(!holds(br#"{"id":"ann","desk":17}"#, &key));
         assert!(Wanted::of(&Tenant::default(), &[Value::Date(3)]).is_none());
+        let text = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11";
+        let uuid = [Value::Uuid(text.parse().unwrap())];
+        for spelled in [text.to_owned(), text.to_uppercase(), text.replace('-', "")] {
+            assert!(holds(format!(r#"{{"id":"{spelled}"}}"#).as_bytes(), &uuid), "{spelled}");
+        }
     }
 
     #[test]

@@ -43,13 +43,15 @@ fn every_type() -> StreamDef {
         ("d", ColumnType::Date),
         ("j", ColumnType::Json),
         ("m", ColumnType::Decimal),
+        ("u", ColumnType::Uuid),
     ])
 }
 
 #[test]
 fn every_type_is_decoded_as_declared() {
     let value = r#"{"t":"a\"b","i":-5,"f":1,"b":true,"at":"2026-01-05T09:00:00.5Z",
-        "d":"1970-01-02","j":{"x": [1, 2]},"m":12.345, "other": {"ignored": [true]}}"#;
+        "d":"1970-01-02","j":{"x": [1, 2]},"m":12.345,
+        "u":"A0EEBC999C0B4EF8BB6D6BB9BD380A11", "other": {"ignored": [true]}}"#;
     let decoded = decode(&every_type(), &[value]);
     assert!(decoded.rejected.is_empty(), "{:?}", decoded.rejected);
     let column = |name: &str| decoded.batch.column_by_name(name).expect("a column").clone();
@@ -62,6 +64,8 @@ fn every_type_is_decoded_as_declared() {
     assert_eq!(column("d").as_primitive::<Date32Type>().value(0), 1);
     assert_eq!(column("j").as_string::<i32>().value(0), r#"{"x": [1, 2]}"#);
     assert_eq!(column("m").as_primitive::<Decimal128Type>().value(0), 12_345_000_000);
+    let uuid = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11";
+    assert_eq!(column("u").as_string::<i32>().value(0), uuid);
 }
 
 #[test]
@@ -101,6 +105,8 @@ fn bad_records_are_rejected_and_leave_the_others_whole() {
         r#"{"at":"2026-02-30T00:00:00Z"}"#,
         r#"{"d":"2026-1-1"}"#,
         r#"{"m":"1.2.3"}"#,
+        r#"{"u":"a0eebc99"}"#,
+        r#"{"u":7}"#,
         r#"{"t":{"a":1}}"#,
         r#"{"t":"a"} x"#,
         "{\"t\":\"\u{1}\"}",

@@ -127,6 +127,7 @@ fn sql_type(kind: &ColumnType) -> Option<String> {
         ColumnType::Float64 => "DOUBLE PRECISION".to_owned(),
         ColumnType::Decimal => "DECIMAL(38, 9)".to_owned(),
         ColumnType::Text => "TEXT".to_owned(),
+        ColumnType::Uuid => "UUID".to_owned(),
         ColumnType::Bytes => "BYTEA".to_owned(),
         ColumnType::Date => "DATE".to_owned(),
         ColumnType::Time => "TIME".to_owned(),
