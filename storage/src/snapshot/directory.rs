@@ -126,7 +126,7 @@ impl Place for Directory {
         if !path.exists() {
             return Ok(false);
         }
-        super::files::content(&path, each)?;
+        super::files::pieces(&path, each)?;
         Ok(true)
     }
 

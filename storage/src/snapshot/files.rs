@@ -54,15 +54,26 @@ fn hex(digest: &Digest) -> String {
 /// # Errors
 /// [`crate::Error::Io`], and what `each` answers.
 pub(super) fn content(path: &Path, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<Content> {
-    let mut from = open(path)?;
     let mut hashing = Hashing::new();
+    pieces(path, |piece| {
+        hashing.add(piece);
+        each(piece)
+    })?;
+    Ok(hashing.end())
+}
+
+/// Reads a file and hands each piece to `each`.
+///
+/// # Errors
+/// [`crate::Error::Io`], and what `each` answers.
+pub(super) fn pieces(path: &Path, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let mut from = open(path)?;
     let mut buffer = vec![0; BUFFER];
     loop {
         let read = from.read(&mut buffer).map_err(|source| io_error(path, source))?;
         if read == 0 {
-            return Ok(hashing.end());
+            return Ok(());
         }
-        hashing.add(&buffer[..read]);
         each(&buffer[..read])?;
     }
 }

@@ -95,7 +95,7 @@ impl Transport for Http {
 /// Returns the letter that stands for a type.
 fn letter(kind: &str) -> char {
     match kind {
-        "text" => 'T',
+        "text" | "uuid" => 'T',
         "int64" => 'I',
         "float64" => 'R',
         "bool" => 'B',

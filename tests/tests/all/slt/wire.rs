@@ -88,7 +88,7 @@ impl Kind {
         match oid {
             16 => Self::Bool,
             20 | 21 | 23 => Self::Whole,
-            18 | 19 | 25 | 1043 => Self::Text,
+            18 | 19 | 25 | 1043 | 2950 => Self::Text,
             114 => Self::Json,
             701 => Self::Float,
             1082 => Self::Date,
