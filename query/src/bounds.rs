@@ -4,9 +4,9 @@
 
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
-use everwhen_storage::{ColumnDef, ColumnId, KeyRange, RowKey, TableDef, Value};
+use everwhen_storage::{ColumnDef, ColumnId, ColumnType, KeyRange, RowKey, TableDef, Value};
 
-use crate::columns::{column_type, value_of_scalar};
+use crate::columns::{column_type, text_of, value_of_scalar};
 
 /// More keys than this are read by a scan of the table.
 const KEYS_MAX: usize = 4_096;
@@ -208,8 +208,12 @@ fn literal(column: &ColumnDef, expr: &Expr) -> Option<Vec<Value>> {
     // A literal of another type would compare by other rules than the key's bytes do.
     let same = column_type(&scalar.data_type()).as_ref() == Some(&column.kind)
         && !matches!(scalar, ScalarValue::TimestampNanosecond(..));
-    if !same {
+    // So would a UUID that is not in the one form that all have as text.
+    let is_uuid = matches!((&column.kind, scalar), (ColumnType::Uuid, ScalarValue::Utf8(_)));
+    if !same && !is_uuid {
         return None;
     }
-    Some(vec![value_of_scalar(scalar, &column.kind).ok()?])
+    let value = value_of_scalar(scalar, &column.kind).ok()?;
+    let is_of_form = !is_uuid || *scalar == ScalarValue::Utf8(Some(text_of(&value)));
+    is_of_form.then(|| vec![value])
 }

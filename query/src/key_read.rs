@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::ast::{
     TableFactor, TableWithJoins, Value as Literal, ValueWithSpan, WildcardAdditionalOptions,
 };
 use everwhen_storage::{ColumnType, Keys, RowKey, Value};
-use futures::StreamExt as _;
+use futures::{StreamExt as _, stream};
 
 use crate::answer::{RowsAnswer, Shape};
 use crate::columns::text::parse_value;
@@ -23,7 +23,7 @@ use crate::read::{Reading, temporal_table};
 use crate::rewrite::{BoundSpec, Rewritten};
 use crate::scan_exec::ScanExec;
 use crate::session::StatementContext;
-use crate::table::TemporalTable;
+use crate::table::{SystemClause, TemporalTable, ValidClause};
 use crate::write::literal;
 
 /// The shape of a select with nothing but a list, a table and a condition.
@@ -36,20 +36,31 @@ static PLAIN: LazyLock<Option<(Query, Select)>> = LazyLock::new(|| {
 /// A read of one key.
 pub(crate) struct KeyRead {
     scan: ScanExec,
+    /// It has one row at most: the key is read at one instant of both times.
+    is_one: bool,
     /// The answer's columns, under the names that the statement gives them.
     schema: SchemaRef,
     positions: Positions,
 }
 
 impl KeyRead {
-    /// Starts the read.
+    /// Starts the read; one row is read here and now, which costs less than another thread's attention.
     ///
     /// # Errors
-    /// 0A000 for a column of a type that has no form outside.
+    /// 0A000 for a column of a type that has no form outside, and whatever reading one row reports.
     pub(crate) fn start(self, ctx: StatementContext, basis: String) -> Result<RowsAnswer> {
-        let Self { scan, schema, positions } = self;
+        let Self { scan, is_one, schema, positions } = self;
         let shape = Shape::of(&schema)?;
         let Shape { schema, columns } = shape.clone();
+        if is_one {
+            let mut batches = Vec::new();
+            scan.run(&ctx, &mut |batch| {
+                batches.push(shape.cast(&batch));
+                true
+            })?;
+            let stream = stream::iter(batches).boxed();
+            return Ok(RowsAnswer { schema, columns, stream, basis });
+        }
         let rows = scan.rows(Arc::new(ctx), 0);
         let stream = rows
             .map(move |batch| batch.diagnosed(&positions).and_then(|batch| shape.cast(&batch)))
@@ -91,10 +102,12 @@ impl Reading<'_> {
             .zip(names)
             .map(|(place, name)| Field::clone(table.arrow_schema().field(*place)).with_name(name));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let is_one = matches!(table.valid, ValidClause::Now | ValidClause::AsOf(_))
+            && matches!(table.system, SystemClause::Basis | SystemClause::AsOf(_));
         let keys = Keys::Among(vec![key]);
         let scan = ScanExec::new(Arc::new(table), Some(places), keys, limit, true)?;
         let positions = parsed.clauses.positions().clone();
-        Ok(Some(KeyRead { scan, schema, positions }))
+        Ok(Some(KeyRead { scan, is_one, schema, positions }))
     }
 }
 

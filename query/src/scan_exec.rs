@@ -27,7 +27,6 @@ use datafusion::physical_plan::{
 };
 use everwhen_storage::{Assertion, Keys, RowKey, Scan, ScanCounts, ValidBound, View};
 use futures::TryStreamExt as _;
-use tokio::sync::mpsc::Sender;
 
 use crate::error::{Error, Result};
 use crate::indexes::Lookup;
@@ -85,11 +84,14 @@ impl ScanExec {
         Self { lookup, ..self }
     }
 
-    /// Reads everything and hands it over batch by batch, until the receiver goes away.
-    fn run(
+    /// Reads everything, on this thread, and hands it over batch by batch until `out` answers false.
+    ///
+    /// # Errors
+    /// Whatever reading reports.
+    pub(crate) fn run(
         &self,
         ctx: &StatementContext,
-        out: &Sender<DataFusionResult<RecordBatch>>,
+        out: &mut dyn FnMut(RecordBatch) -> bool,
     ) -> Result<()> {
         let (tx, system) = self.table.system_bound(ctx)?;
         let mut scan = Scan {
@@ -152,7 +154,7 @@ struct Sending<'a, 'db> {
     scan: &'a ScanExec,
     view: &'a View<'db>,
     ctx: &'a StatementContext,
-    out: &'a Sender<DataFusionResult<RecordBatch>>,
+    out: &'a mut dyn FnMut(RecordBatch) -> bool,
     /// Rows that may still be sent.
     left: usize,
     /// The rows of the next batch.
@@ -240,12 +242,12 @@ impl Sending<'_, '_> {
 
     /// Sends what has gathered; false where nobody takes it.
     fn send(&mut self) -> Result<bool> {
-        let Some(columns) = self.columns.take() else { return Ok(!self.out.is_closed()) };
+        let Some(columns) = self.columns.take() else { return Ok(true) };
         let basis = self.ctx.basis;
         let known = HashMap::from([(overlay::pending_tx(basis), basis.now.micros())]);
         let known = if self.scan.pending(self.ctx).is_some() { known } else { HashMap::new() };
         let batch = columns.finish(self.view, known)?;
-        Ok(self.out.blocking_send(Ok(batch)).is_ok())
+        Ok((self.out)(batch))
     }
 }
 
@@ -332,7 +334,8 @@ impl ScanExec {
         let mut stream = RecordBatchReceiverStreamBuilder::new(self.schema(), BATCHES_AHEAD);
         let out = stream.tx();
         stream.spawn_blocking(move || {
-            let outcome = catch_unwind(AssertUnwindSafe(|| scan.run(&ctx, &out)));
+            let mut send = |batch| out.blocking_send(Ok(batch)).is_ok();
+            let outcome = catch_unwind(AssertUnwindSafe(|| scan.run(&ctx, &mut send)));
             match outcome {
                 Ok(outcome) => outcome.map_err(|error| DataFusionError::External(error.into())),
                 Err(_) => {
