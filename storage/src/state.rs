@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::definitions::Definitions;
+use crate::error::Result;
 use crate::meta::DefinitionVersions;
 use crate::retention::Horizons;
 use crate::schema::{TableId, Tenant};
@@ -29,7 +30,12 @@ pub(crate) struct State {
     /// How often belief as of a transaction is held; see [`crate::retention`].
     pub(crate) holds: Mutex<BTreeMap<TxId, usize>>,
     commits: watch::Sender<TxId>,
+    /// The last transactions at instants that were asked for, before the latest one.
+    past: Mutex<BTreeMap<SystemTime, TxId>>,
 }
+
+/// Instants whose transactions are kept: reports ask at the same few again and again.
+const PAST_MAX: usize = 1_024;
 
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -57,6 +63,7 @@ impl State {
             horizons: RwLock::new(Arc::new(horizons)),
             holds: Mutex::default(),
             commits: watch::Sender::new(latest.0),
+            past: Mutex::default(),
         }
     }
 
@@ -85,6 +92,29 @@ impl State {
     /// Returns a transaction that no snapshot taken before the call goes beyond.
     pub(crate) fn newest(&self) -> TxId {
         TxId::new(self.announced.load(Ordering::SeqCst))
+    }
+
+    /// Returns the last transaction at or before an instant: the latest, or what `search` finds up to it,
+    /// which stays right for ever.
+    pub(crate) fn tx_at(
+        &self,
+        at: SystemTime,
+        search: impl FnOnce(TxId) -> Result<TxId>,
+    ) -> Result<TxId> {
+        let (latest, latest_at) = self.latest();
+        if at >= latest_at {
+            return Ok(latest);
+        }
+        if let Some(known) = self.past.lock().get(&at) {
+            return Ok(*known);
+        }
+        let found = search(latest)?;
+        let mut past = self.past.lock();
+        if past.len() >= PAST_MAX {
+            past.clear();
+        }
+        past.insert(at, found);
+        Ok(found)
     }
 
     /// Returns the definitions in force.

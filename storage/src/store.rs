@@ -350,7 +350,8 @@ impl Store {
 
     /// Returns the last transaction whose system time is at or before `at` (`TxId::ZERO` if none).
     pub fn tx_at(&self, at: SystemTime) -> Result<TxId> {
-        journal::tx_at(&*self.engine()?, at, self.shared.state.latest().0)
+        let engine = self.engine()?;
+        self.shared.state.tx_at(at, |latest| journal::tx_at(&engine, at, latest))
     }
 
     /// Returns the system time of a committed transaction; the start of time for `TxId::ZERO`.
