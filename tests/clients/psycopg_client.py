@@ -135,7 +135,7 @@ with psycopg.connect(WHERE, autocommit=True) as c:
 
 # A temporary view is seen by its session alone, and is gone with what it was told to discard.
 with psycopg.connect(WHERE, autocommit=True) as c, psycopg.connect(WHERE, autocommit=True) as other:
-    assert c.execute("CREATE TEMP VIEW mine AS SELECT _id, n FROM pets WHERE n = 2").statusmessage == "CREATE VIEW"
+    assert c.execute("CREATE TEMP VIEW mine AS SELECT _id, n FROM pets WHERE n = 2 AND _id LIKE 'tx%'").statusmessage == "CREATE VIEW"
     seen = "SELECT n FROM mine WHERE _id = %s"
     for binary in (False, True):
         assert c.execute(seen, ("tx",), binary=binary, prepare=True).fetchone() == (2,)
