@@ -8,24 +8,32 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Span};
 #[derive(Debug, Clone, Default)]
 pub struct Positions {
     lines: Arc<[Line]>,
+    /// The byte of every so many characters, so that a place in a long line is near one.
+    marks: Arc<[usize]>,
 }
+
+/// Characters from one mark to the next.
+const MARKED: usize = 256;
 
 #[derive(Debug, Clone, Copy)]
 struct Line {
     first_char: usize,
-    first_byte: usize,
 }
 
 impl Positions {
     /// Reads the lines of a text.
     pub fn new(text: &str) -> Self {
-        let mut lines = vec![Line { first_char: 0, first_byte: 0 }];
+        let mut lines = vec![Line { first_char: 0 }];
+        let mut marks = Vec::with_capacity(text.len() / MARKED + 1);
         for (index, (byte, character)) in text.char_indices().enumerate() {
+            if index % MARKED == 0 {
+                marks.push(byte);
+            }
             if character == '\n' {
-                lines.push(Line { first_char: index + 1, first_byte: byte + 1 });
+                lines.push(Line { first_char: index + 1 });
             }
         }
-        Self { lines: lines.into() }
+        Self { lines: lines.into(), marks: marks.into() }
     }
 
     /// Returns the 1-based character of a location; nothing for the empty location.
@@ -42,10 +50,11 @@ impl Positions {
     /// Returns the byte of a location in the text that this was built from.
     pub fn byte(&self, text: &str, at: Location) -> Option<usize> {
         let line = self.line(at)?;
-        let columns = usize::try_from(at.column).ok()?.checked_sub(1)?;
-        let rest = text.get(line.first_byte..)?;
-        let within = rest.char_indices().nth(columns).map_or(rest.len(), |(byte, _)| byte);
-        Some(line.first_byte + within)
+        let place = line.first_char + usize::try_from(at.column).ok()?.checked_sub(1)?;
+        let Some(mark) = self.marks.get(place / MARKED) else { return Some(text.len()) };
+        let rest = text.get(*mark..)?;
+        let within = rest.char_indices().nth(place % MARKED).map_or(rest.len(), |(byte, _)| byte);
+        Some(mark + within)
     }
 
     fn line(&self, at: Location) -> Option<Line> {
@@ -67,5 +76,18 @@ mod tests {
         let byte = positions.byte(text, at).unwrap();
         assert_eq!(&text[byte..], "x");
         assert_eq!(positions.character(Location { line: 0, column: 0 }), None);
+    }
+
+    #[test]
+    fn every_character_of_long_lines_is_found() {
+        let text = format!("{}\n{}\n", "aü€".repeat(300), "é".repeat(MARKED * 2));
+        let positions = Positions::new(&text);
+        let (mut line, mut column) = (1, 1);
+        for (byte, character) in text.char_indices() {
+            assert_eq!(positions.byte(&text, Location { line, column }), Some(byte));
+            (line, column) = if character == '\n' { (line + 1, 1) } else { (line, column + 1) };
+        }
+        assert_eq!(positions.byte(&text, Location { line, column }), Some(text.len()));
+        assert_eq!(Positions::new("").byte("", Location { line: 1, column: 1 }), Some(0));
     }
 }
