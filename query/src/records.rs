@@ -24,6 +24,7 @@ use everwhen_storage::ColumnType;
 use crate::columns::{JSON_EXTENSION, field_of, is_extension};
 use crate::dialect::TemporalDialect;
 use crate::error::{Error, Result, SqlState};
+use crate::functions::uuids_of_one_form;
 use crate::session::planning_session;
 
 /// A compiled select list over records of one schema.
@@ -276,7 +277,8 @@ impl Compiler<'_> {
         let item = ast::ExprWithAlias { expr: expression, alias: None };
         let logical = self.state.create_logical_expr_from_sql_expr(item, &self.schema)?;
         refuse_impure(&logical)?;
-        Ok(logical)
+        // No plan's rules come by here.
+        Ok(uuids_of_one_form(logical, &self.schema)?.data)
     }
 
     fn physical(&self, logical: Expr) -> Result<Arc<dyn PhysicalExpr>> {

@@ -121,11 +121,24 @@ fn a_text_that_is_no_uuid_costs_its_own_record_alone() {
     let uuid = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11";
     let sent = [uuid.to_uppercase(), "a0eebc99".to_owned(), uuid.replace('-', "")];
     let values = sent.map(|id| format!(r#"{{"id":"{id}","n":1}}"#));
-    let prepared = defined.prepare("orders", &values.each_ref().map(String::as_str));
-    assert_eq!(prepared.tx_records, [0, 2]);
-    assert!(prepared.rejected[0].1.contains("no UUID"), "{:?}", prepared.rejected);
     let key = RowKey::encode(&[Value::Uuid(uuid.parse().expect("a UUID"))]).expect("a key");
-    assert!(assertions(&prepared).iter().all(|(of, _)| **of == key));
+    let takes = |defined: &Defined| {
+        let prepared = defined.prepare("orders", &values.each_ref().map(String::as_str));
+        assert_eq!(prepared.tx_records, [0, 2]);
+        assert!(prepared.rejected[0].1.to_lowercase().contains("uuid"), "{:?}", prepared.rejected);
+        assert!(assertions(&prepared).iter().all(|(of, _)| **of == key));
+    };
+    takes(&defined);
+    // A cast is as strict, also where nothing but it makes the value a UUID, and compares as one.
+    let casts = format!(
+        "SELECT CAST(id AS UUID) AS _id, CAST(id AS UUID) AS same, n \
+         WHERE CAST(id AS UUID) = '{}'",
+        uuid.to_uppercase()
+    );
+    let mut casting = Defined::default();
+    casting.stream(&orders()).expect("a stream");
+    casting.mapping(&mapping("c", "orders", PUT, "made", &casts)).expect("makes its table");
+    takes(&casting);
 }
 
 #[test]

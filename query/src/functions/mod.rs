@@ -21,7 +21,7 @@ pub(crate) use bounded::{BoundedConcatenation, bounded_projection};
 pub(crate) use checked::CheckedArithmetic;
 pub use clock::{is_clock, pin};
 pub(crate) use intervals::IntervalsByLength;
-pub(crate) use uuids::UuidsOfOneForm;
+pub(crate) use uuids::{UuidsOfOneForm, uuids_of_one_form};
 
 /// Registers what is the same in all sessions: JSON operators and functions, series of instants,
 /// instants from text, periods, sums that do not wrap.

@@ -26,12 +26,20 @@ pub struct UuidsOfOneForm;
 
 impl AnalyzerRule for UuidsOfOneForm {
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> DataFusionResult<LogicalPlan> {
-        map_expressions(plan, |expr, schema| expr.transform_up(|expr| of_one_form(expr, schema)))
+        map_expressions(plan, uuids_of_one_form)
     }
 
     fn name(&self) -> &'static str {
         "uuids_of_one_form"
     }
+}
+
+/// Brings the UUIDs of an expression to their one form, as the rule does with those of a plan.
+pub(crate) fn uuids_of_one_form(
+    expr: Expr,
+    schema: &DFSchema,
+) -> DataFusionResult<Transformed<Expr>> {
+    expr.transform_up(|expr| of_one_form(expr, schema))
 }
 
 fn of_one_form(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>> {
