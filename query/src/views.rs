@@ -142,9 +142,13 @@ impl TemporaryViews {
     /// # Errors
     /// 54000 where the session has too many.
     pub(crate) fn add(&self, create: &CreateView) -> Result<()> {
-        let bytes = |view: &Definition| view.body.to_string().len();
-        let (count, held) =
-            self.views(|views| (views.len(), views.values().map(bytes).sum::<usize>()));
+        let replaced = temporary_name(&create.name);
+        let (count, held) = self.views(|views| {
+            let others = views.iter().filter(|(name, _)| **name != replaced);
+            others.fold((0, 0), |(count, bytes), (_, view)| {
+                (count + 1, bytes + view.body.to_string().len())
+            })
+        });
         if count >= Self::VIEWS_MAX || held + create.query.len() > Self::BYTES_MAX {
             let message = format!(
                 "a session holds at most {} temporary views with {} MiB of text",
