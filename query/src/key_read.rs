@@ -17,7 +17,7 @@ use crate::answer::{RowsAnswer, Shape};
 use crate::columns::text::parse_value;
 use crate::constants::Constants;
 use crate::diagnose::Diagnose;
-use crate::dialect::{ParseLimits, ParsedQuery, Positions, normal, parse_query};
+use crate::dialect::{ParseLimits, ParsedQuery, Positions, equalities, normal, parse_query};
 use crate::error::Result;
 use crate::read::{Reading, temporal_table};
 use crate::rewrite::{BoundSpec, Rewritten};
@@ -177,11 +177,9 @@ fn column_of(table: &TemporalTable, alias: &str, expr: &Expr) -> Option<(usize, 
 
 /// Returns the key that a condition names, where it says nothing else.
 fn key_of(table: &TemporalTable, alias: &str, condition: &Expr) -> Option<RowKey> {
-    let mut equal = Vec::new();
-    equalities(condition, &mut equal);
     let def = &table.def;
     let mut values: Vec<Option<Value>> = vec![None; def.key.len()];
-    for (left, right) in equal {
+    for (left, right) in equalities(condition) {
         let (column, value) = match column_of(table, alias, left) {
             Some(column) => (column, right),
             None => (column_of(table, alias, right)?, left),
@@ -203,18 +201,6 @@ fn key_of(table: &TemporalTable, alias: &str, condition: &Expr) -> Option<RowKey
     }
     let values = values.into_iter().collect::<Option<Vec<_>>>()?;
     RowKey::encode(&values).ok()
-}
-
-fn equalities<'a>(condition: &'a Expr, into: &mut Vec<(&'a Expr, &'a Expr)>) {
-    match condition {
-        Expr::Nested(inner) => equalities(inner, into),
-        Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
-            equalities(left, into);
-            equalities(right, into);
-        }
-        Expr::BinaryOp { left, right, .. } => into.push((left, right)),
-        _ => {}
-    }
 }
 
 /// Returns the places and names of the columns of a select list; nothing where two have one name.

@@ -2,14 +2,13 @@
 //! hold a thread for long: a row looked up by its whole key, or a few literal rows written.
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Ident, LimitClause, Query, Select, SelectItem, SetExpr, TableFactor,
-    Values,
+    Expr, Ident, LimitClause, Query, Select, SelectItem, SetExpr, TableFactor, Values,
 };
 use everwhen_storage::{Definitions, TableDef};
 
 use crate::dialect::{
     Clause, ClauseKind, Clauses, Insert, ParseLimits, ParsedQuery, ParsedStatement, Portion,
-    normal, parse,
+    equalities, normal, parse,
 };
 
 /// Bytes of a short statement's text at most: more may take long to parse.
@@ -94,30 +93,16 @@ fn table_of<'a>(select: &Select, definitions: &'a Definitions) -> Option<&'a Tab
 /// True where the condition is plain and gives a value to each column of the key.
 fn finds_one(select: &Select, table: &TableDef) -> bool {
     let Some(condition) = &select.selection else { return false };
-    let mut named = Vec::new();
-    equalities(condition, &mut named);
+    let both_ways = |(left, right)| [(left, right), (right, left)];
+    let named: Vec<&Ident> = equalities(condition)
+        .into_iter()
+        .flat_map(both_ways)
+        .filter(|(_, value)| is_constant(value))
+        .filter_map(|(column, _)| column_of(column))
+        .collect();
     let is_named = |column: &str| named.iter().any(|ident| normal(ident) == column);
     let mut keys = table.key.iter().filter_map(|key| table.column_by_id(*key));
     is_plain(condition) && keys.all(|column| is_named(&column.name))
-}
-
-/// Collects the columns that all rows of a condition have equal to a value.
-fn equalities<'a>(condition: &'a Expr, into: &mut Vec<&'a Ident>) {
-    match condition {
-        Expr::Nested(inner) => equalities(inner, into),
-        Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
-            equalities(left, into);
-            equalities(right, into);
-        }
-        Expr::BinaryOp { left, op: BinaryOperator::Eq, right } => {
-            for (column, value) in [(left, right), (right, left)] {
-                if let (Some(column), true) = (column_of(column), is_constant(value)) {
-                    into.push(column);
-                }
-            }
-        }
-        _ => {}
-    }
 }
 
 fn column_of(expr: &Expr) -> Option<&Ident> {

@@ -223,6 +223,16 @@ pub enum Precedence {
     Effective,
 }
 
+impl Precedence {
+    /// Returns the word for it in SQL.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Recorded => "recorded",
+            Self::Effective => "effective",
+        }
+    }
+}
+
 /// A table's declaration. Values are checked against it before they are written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TableDef {

@@ -11,7 +11,7 @@
 
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{Expr, Spanned, visit_expressions};
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Spanned, visit_expressions};
 use datafusion::sql::sqlparser::dialect::{Dialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -379,6 +379,20 @@ pub(crate) fn unclaimed(clause: &Clause) -> Error {
     Error::new(SqlState::SyntaxError, format!("{} does not stand at a table", clause.head()))
         .at(clause.position)
         .with_hint("a temporal clause follows a table's name or alias in FROM")
+}
+
+/// Returns the equalities that a condition demands, both sides of each.
+pub fn equalities(condition: &Expr) -> Vec<(&Expr, &Expr)> {
+    match condition {
+        Expr::Nested(inner) => equalities(inner),
+        Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
+            let mut found = equalities(left);
+            found.extend(equalities(right));
+            found
+        }
+        Expr::BinaryOp { left, op: BinaryOperator::Eq, right } => vec![(left, right)],
+        _ => Vec::new(),
+    }
 }
 
 /// Returns the first column that an expression names, outside of its sub-queries, and its place.

@@ -38,7 +38,7 @@ use crate::statements::{
 };
 
 pub use self::clauses::{Axis, BoundExpr, Clause, ClauseKind, Clauses, Settings};
-pub(crate) use self::clauses::{first_column, unclaimed};
+pub(crate) use self::clauses::{equalities, first_column, unclaimed};
 pub use self::dml::table_factor;
 pub(crate) use self::dml::{empty_select, normal, query_of};
 pub use self::positions::Positions;

@@ -7,7 +7,8 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Span};
 /// Where each line of a text starts, so that a line and column become a place in the text.
 #[derive(Debug, Clone, Default)]
 pub struct Positions {
-    lines: Arc<[Line]>,
+    /// The first character of each line.
+    lines: Arc<[usize]>,
     /// The byte of every so many characters, so that a place in a long line is near one.
     marks: Arc<[usize]>,
 }
@@ -15,22 +16,17 @@ pub struct Positions {
 /// Characters from one mark to the next.
 const MARKED: usize = 256;
 
-#[derive(Debug, Clone, Copy)]
-struct Line {
-    first_char: usize,
-}
-
 impl Positions {
     /// Reads the lines of a text.
     pub fn new(text: &str) -> Self {
-        let mut lines = vec![Line { first_char: 0 }];
+        let mut lines = vec![0];
         let mut marks = Vec::with_capacity(text.len() / MARKED + 1);
         for (index, (byte, character)) in text.char_indices().enumerate() {
             if index % MARKED == 0 {
                 marks.push(byte);
             }
             if character == '\n' {
-                lines.push(Line { first_char: index + 1 });
+                lines.push(index + 1);
             }
         }
         Self { lines: lines.into(), marks: marks.into() }
@@ -39,7 +35,7 @@ impl Positions {
     /// Returns the 1-based character of a location; nothing for the empty location.
     pub fn character(&self, at: Location) -> Option<usize> {
         let line = self.line(at)?;
-        Some(line.first_char + usize::try_from(at.column).ok()?)
+        Some(line + usize::try_from(at.column).ok()?)
     }
 
     /// Returns the 1-based character where a span starts.
@@ -50,14 +46,14 @@ impl Positions {
     /// Returns the byte of a location in the text that this was built from.
     pub fn byte(&self, text: &str, at: Location) -> Option<usize> {
         let line = self.line(at)?;
-        let place = line.first_char + usize::try_from(at.column).ok()?.checked_sub(1)?;
+        let place = line + usize::try_from(at.column).ok()?.checked_sub(1)?;
         let Some(mark) = self.marks.get(place / MARKED) else { return Some(text.len()) };
         let rest = text.get(*mark..)?;
         let within = rest.char_indices().nth(place % MARKED).map_or(rest.len(), |(byte, _)| byte);
         Some(mark + within)
     }
 
-    fn line(&self, at: Location) -> Option<Line> {
+    fn line(&self, at: Location) -> Option<usize> {
         let index = usize::try_from(at.line).ok()?.checked_sub(1)?;
         self.lines.get(index).copied()
     }

@@ -7,14 +7,14 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, GroupByExpr, Ident, Join, JoinConstraint, JoinOperator, Query, Select,
+    Expr, GroupByExpr, Ident, Join, JoinConstraint, JoinOperator, Query, Select,
     SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins, Value, VisitMut, Visitor,
     VisitorMut, visit_expressions,
 };
 
 use super::scope::Relation;
 use super::{BoundSpec, Rewriter, TableRef};
-use crate::dialect::normal;
+use crate::dialect::{equalities, normal};
 
 /// The name of a looked-up value.
 const VALUE: &str = "__value";
@@ -209,8 +209,7 @@ struct Key<'a> {
 impl Key<'_> {
     /// True where a condition sets every column of the key equal to a value of other tables.
     fn is_fixed_by(&self, condition: &Expr) -> bool {
-        let mut equalities = Vec::new();
-        conjuncts(condition, &mut equalities);
+        let equalities = equalities(condition);
         let fixed = |column: &str| {
             equalities.iter().any(|(left, right)| {
                 (self.is_column(left, column) && !self.has_own(right))
@@ -259,19 +258,6 @@ impl Key<'_> {
 
 fn has_columns(expr: &Expr) -> bool {
     crate::dialect::first_column(expr).is_some()
-}
-
-/// Collects the equalities that a condition demands.
-fn conjuncts<'e>(condition: &'e Expr, into: &mut Vec<(&'e Expr, &'e Expr)>) {
-    match condition {
-        Expr::Nested(inner) => conjuncts(inner, into),
-        Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
-            conjuncts(left, into);
-            conjuncts(right, into);
-        }
-        Expr::BinaryOp { left, op: BinaryOperator::Eq, right } => into.push((left, right)),
-        _ => {}
-    }
 }
 
 fn aggregates(expr: &Expr) -> bool {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use everwhen_storage::{
-    ColumnDef, ColumnType, Definition, DefinitionKind, Definitions, Precedence, Store, TableDef,
-    Tenant, TxId, Value,
+    ColumnDef, ColumnType, Definition, DefinitionKind, Definitions, Store, TableDef, Tenant, TxId,
+    Value,
 };
 
-use super::{SystemTable, batch_of, int, schema_of, text};
+use super::{SystemTable, batch_of, int, retention_text, schema_of, text};
 use crate::error::Result;
 
 const COLUMNS: &[(&str, ColumnType)] = &[
@@ -92,12 +92,9 @@ fn changes(before: &Definitions, after: &Definitions) -> Vec<Act> {
             Some(was) if was == table => {}
             Some(was) => note("alter", "table", &table.name, Some(altered(was, table))),
         }
-        let kept = |definitions: &Definitions| definitions.retention.get(&table.id.0).copied();
-        if kept(before) != kept(after) {
-            let kept = kept(after)
-                .map_or("forever".to_owned(), |micros| format!("{} seconds", micros / 1_000_000));
-            let detail = format!("history_retention = {kept}");
-            note("alter", "table", &table.name, Some(detail));
+        let kept = retention_text(after, table.id);
+        if kept != retention_text(before, table.id) {
+            note("alter", "table", &table.name, Some(format!("history_retention = {kept}")));
         }
     }
     for kind in [
@@ -128,11 +125,7 @@ fn shown(column: &ColumnDef) -> String {
 
 fn made(table: &TableDef) -> String {
     let columns: Vec<_> = table.columns.iter().map(shown).collect();
-    let precedence = match table.precedence {
-        Precedence::Recorded => "recorded",
-        Precedence::Effective => "effective",
-    };
-    format!("{}; precedence = {precedence}", columns.join(", "))
+    format!("{}; precedence = {}", columns.join(", "), table.precedence.word())
 }
 
 fn altered(before: &TableDef, after: &TableDef) -> String {

@@ -2,9 +2,9 @@
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use everwhen_storage::{ColumnType, DefinitionKind, Precedence, Store, Tenant, Value};
+use everwhen_storage::{ColumnType, DefinitionKind, Store, Tenant, Value};
 
-use super::{SystemTable, batch_of, int, schema_of, text};
+use super::{SystemTable, batch_of, int, retention_text, schema_of, text};
 use crate::error::Result;
 use crate::indexes::Index;
 use crate::views::View;
@@ -118,16 +118,10 @@ impl SystemTable for Tables {
             vec![
                 text(&table.name),
                 text(key.join(", ")),
-                text(match table.precedence {
-                    Precedence::Recorded => "recorded",
-                    Precedence::Effective => "effective",
-                }),
+                text(table.precedence.word()),
                 Value::Bool(table.declared),
                 int(table.columns.len()),
-                match definitions.retention.get(&table.id.0) {
-                    Some(micros) => text(format!("{} seconds", micros / 1_000_000)),
-                    None => text("forever"),
-                },
+                text(retention_text(&definitions, table.id)),
                 int(self.0.horizon(table.id).get()),
             ]
         });

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
-use everwhen_storage::{ColumnType, Store, Tenant, Value};
+use everwhen_storage::{ColumnType, Definitions, Store, TableId, Tenant, Value};
 use parking_lot::RwLock;
 
 use crate::columns::{ColumnBuilder, field_of};
@@ -93,6 +93,14 @@ fn batch_of(columns: &Declared, rows: &[Vec<Value>]) -> Result<RecordBatch> {
     }
     let arrays = builders.into_iter().map(ColumnBuilder::finish).collect();
     Ok(RecordBatch::try_new(schema_of(columns), arrays)?)
+}
+
+/// Returns for how long a table keeps superseded belief.
+fn retention_text(definitions: &Definitions, table: TableId) -> String {
+    match definitions.retention.get(&table.0) {
+        Some(micros) => format!("{} seconds", micros / 1_000_000),
+        None => "forever".to_owned(),
+    }
 }
 
 fn text(value: impl Into<String>) -> Value {

@@ -1,7 +1,7 @@
 //! The tables in force, with their columns and keys.
 
 use everwhen_query::basis_token;
-use everwhen_storage::{Precedence, TableDef};
+use everwhen_storage::TableDef;
 use serde_json::{Value, json};
 
 use super::Services;
@@ -25,10 +25,7 @@ fn table_json(table: &TableDef) -> Value {
         .collect();
     json!({
         "name": table.name,
-        "precedence": match table.precedence {
-            Precedence::Recorded => "recorded",
-            Precedence::Effective => "effective",
-        },
+        "precedence": table.precedence.word(),
         "declared": table.declared,
         "key": key_names(table),
         "columns": columns,
