@@ -10,6 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use datafusion::common::Statistics;
+use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::execution::TaskContext;
@@ -18,6 +20,7 @@ use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, Sched
 use datafusion::physical_plan::metrics::{
     BaselineMetrics, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet,
 };
+use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::{
     RecordBatchReceiverStreamBuilder, RecordBatchStreamAdapter,
 };
@@ -37,6 +40,10 @@ use crate::versions::VersionColumns;
 
 /// Rows of a batch at most.
 const BATCH_ROWS: usize = 8_192;
+/// One in so many keys is guessed to be in a range of them.
+const RANGE_SHARE: usize = 4;
+/// One in so many keys is guessed to be found by an index.
+const FOUND_SHARE: usize = 16;
 /// Batches that wait for their taker at most.
 const BATCHES_AHEAD: usize = 2;
 
@@ -48,6 +55,8 @@ pub struct ScanExec {
     keys: Keys,
     lookup: Option<Lookup>,
     limit: Option<usize>,
+    /// About how many keys the table has.
+    size: Option<u64>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -75,13 +84,32 @@ impl ScanExec {
         )
         .with_scheduling_type(SchedulingType::Cooperative);
         let (properties, metrics) = (Arc::new(properties), ExecutionPlanMetricsSet::new());
-        Ok(Self { table, projection, keys, lookup: None, limit, properties, metrics })
+        let (lookup, size) = (None, None);
+        Ok(Self { table, projection, keys, lookup, limit, size, properties, metrics })
     }
 
     /// Finds the keys by an index, as long as it is there.
     #[must_use]
     pub fn with_lookup(self, lookup: Option<Lookup>) -> Self {
         Self { lookup, ..self }
+    }
+
+    /// Says about how many keys the table has, so that joins hold the smaller side.
+    #[must_use]
+    pub fn with_size(self, size: Option<u64>) -> Self {
+        Self { size, ..self }
+    }
+
+    /// Returns about how many rows there will be: of the keys that are read, one version each.
+    fn rows_about(&self) -> Option<usize> {
+        let size = usize::try_from(self.size?).unwrap_or(usize::MAX);
+        let rows = match (&self.keys, &self.lookup) {
+            (Keys::Among(keys), _) => size.min(keys.len()),
+            (_, Some(_)) => size / FOUND_SHARE,
+            (Keys::Within(_), None) => size / RANGE_SHARE,
+            (Keys::All, None) => size,
+        };
+        Some(rows.max(1).min(self.limit.unwrap_or(usize::MAX)))
     }
 
     /// Reads everything, on this thread, and hands it over batch by batch until `out` answers false.
@@ -303,6 +331,18 @@ impl ExecutionPlan for ScanExec {
 
     fn fetch(&self) -> Option<usize> {
         self.limit
+    }
+
+    fn statistics_from_inputs(
+        &self,
+        _inputs: &[Arc<Statistics>],
+        _args: &StatisticsArgs,
+    ) -> DataFusionResult<Arc<Statistics>> {
+        let mut statistics = Statistics::new_unknown(&self.schema());
+        if let Some(rows) = self.rows_about() {
+            statistics.num_rows = Precision::Inexact(rows);
+        }
+        Ok(Arc::new(statistics))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {

@@ -232,6 +232,13 @@ impl TemporalTable {
         }
     }
 
+    /// Returns about how many keys there are at the transaction that is read at: the same whenever the
+    /// same is asked again, as plans follow it and rows come in the order of plans.
+    fn size(&self, ctx: &StatementContext) -> Result<Option<u64>> {
+        let (tx, _) = self.system_bound(ctx)?;
+        Ok(ctx.store.keys_at(self.def.id, &ctx.tenant, tx)?)
+    }
+
     /// Returns the transaction to read at and the system bound, at a basis.
     pub fn system_bound(&self, ctx: &StatementContext) -> Result<(TxId, SystemBound)> {
         let last = ctx.basis.tx;
@@ -273,14 +280,15 @@ impl TableProvider for TemporalTable {
         };
         // What earlier statements of a transaction wrote comes after what is stored.
         let ctx = state.config().get_extension::<StatementContext>();
-        let alone = ctx.filter(|ctx| ctx.pending().keys(self.def.id).is_none());
+        let alone = ctx.as_ref().filter(|ctx| ctx.pending().keys(self.def.id).is_none());
         let lookup = match (&alone, &keys) {
             (None, _) | (_, Keys::Among(_)) => None,
             (Some(ctx), _) => Lookup::choose(&ctx.store.definitions(), &self.def, filters),
         };
+        let size = ctx.as_ref().map(|ctx| self.size(ctx)).transpose()?.flatten();
         let (table, projection) = (Arc::new(self.clone()), projection.cloned());
         let scan = ScanExec::new(table, projection, keys, limit, alone.is_some())?;
-        Ok(Arc::new(scan.with_lookup(lookup)))
+        Ok(Arc::new(scan.with_lookup(lookup).with_size(size)))
     }
 
     fn supports_filters_pushdown(

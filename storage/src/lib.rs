@@ -35,6 +35,7 @@ mod retention;
 mod row;
 mod scan;
 pub mod schema;
+mod sizes;
 mod skew;
 pub mod snapshot;
 mod standing;

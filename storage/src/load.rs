@@ -26,6 +26,7 @@ use crate::families::Family;
 use crate::key;
 use crate::meta;
 use crate::schema::{IndexId, RowKey, TableId, Tenant};
+use crate::sizes;
 use crate::time::SystemTime;
 use crate::tx::TxId;
 
@@ -144,6 +145,7 @@ pub(crate) fn publish(
     engine: &Engine,
     intent: &Intent,
     files: &[(Family, Vec<PathBuf>)],
+    sizes: &[(Vec<u8>, u64)],
 ) -> Result<()> {
     let mut writes = WriteBatch::default();
     meta::put_load_intent(engine, &mut writes, Some(intent))?;
@@ -157,6 +159,9 @@ pub(crate) fn publish(
     let mut writes = WriteBatch::default();
     for tenant in &intent.tenants {
         meta::put_tenant(engine, &mut writes, &Tenant::new(tenant)?);
+    }
+    for (entry, count) in sizes {
+        sizes::put(engine, &mut writes, entry, *count);
     }
     meta::put_load_intent(engine, &mut writes, None)?;
     failpoint::pass("load.before_publish");

@@ -8,6 +8,7 @@
 //! horizon 00 | table 4                                      see `retention`
 //! erase_secret, erased 00, erasing 00, erasure 00           see `erase` and its `ledger`
 //! load                                                      what a load is putting in, JSON
+//! size 00 | tenant 00 | table 4 | tx 8                      see `sizes`
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};

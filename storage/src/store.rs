@@ -29,7 +29,7 @@ use crate::tuning::Tuning;
 use crate::tx::{Basis, TxId};
 use crate::view::View;
 use crate::writer::{self, Answer, Replay, Request, Syncing, Writer};
-use crate::{index_fill, journal, load, meta, tidy};
+use crate::{index_fill, journal, load, meta, sizes, tidy};
 
 pub use crate::journal::segment::{SegmentEnd, SegmentHead, SegmentPart, SegmentReader};
 pub use crate::journal::ship::{segment_name, segments};
@@ -346,6 +346,12 @@ impl Store {
     /// Returns the tenants that have been written to, in order.
     pub fn tenants(&self) -> Vec<Tenant> {
         self.shared.state.tenants()
+    }
+
+    /// Returns about how many keys a tenant had written to in a table at a transaction, which is told the same for ever;
+    /// nothing where they were not counted: in tables that an earlier version wrote to.
+    pub fn keys_at(&self, table: TableId, tenant: &Tenant, tx: TxId) -> Result<Option<u64>> {
+        sizes::keys_at(&*self.engine()?, table, tenant, tx)
     }
 
     /// Returns the last transaction whose system time is at or before `at` (`TxId::ZERO` if none).

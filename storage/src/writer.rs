@@ -28,6 +28,7 @@ use crate::load::Job;
 use crate::meta;
 use crate::metrics::Recorder;
 use crate::schema::Tenant;
+use crate::sizes::Sizes;
 use crate::skew::Skew;
 use crate::state::State;
 use crate::store::Turn;
@@ -138,6 +139,7 @@ pub(crate) struct Writer {
     unjournaled: Unjournaled,
     tenants: BTreeSet<Tenant>,
     erased: Erased,
+    sizes: Sizes,
     last_tx: TxId,
     last_time: SystemTime,
     last_dead_letter: u64,
@@ -160,6 +162,7 @@ impl Writer {
             sources,
             tenants: meta::tenants(&engine)?,
             erased: Erased::load(&engine)?,
+            sizes: Sizes::default(),
             last_dead_letter: meta::last_dead_letter(&engine)?,
             engine,
             state,
@@ -407,7 +410,8 @@ impl Writer {
         };
         self.erased.prepare(batches);
         let last = (self.last_tx, self.last_time);
-        let mut group = Group::new(&engine, &tables, &self.tenants, &self.erased, last);
+        let (tenants, erased, sizes) = (&self.tenants, &self.erased, &self.sizes);
+        let mut group = Group::new(&engine, &tables, tenants, erased, sizes, last);
         group.preload(batches.iter())?;
         let mut running = Running {
             unjournaled: self.unjournaled.clone(),

@@ -14,6 +14,7 @@ use crate::key::{self, ARCHIVE_SUFFIX, ASSERTION_SUFFIX, Fork, TIMELINE_SUFFIX};
 use crate::meta;
 use crate::row::{ArchiveHeader, ChangeValue, CurrentHeader, DocumentView, TimelineHeader};
 use crate::schema::{ColumnType, TableId};
+use crate::sizes;
 use crate::snapshot::{Progress, Watch};
 use crate::time::{SystemTime, ValidTime};
 use crate::tx::TxId;
@@ -334,6 +335,9 @@ fn meta_entry(key: &[u8], value: &[u8]) -> Result<()> {
     if key.starts_with(b"definitions\0") {
         let read: std::result::Result<Vec<DefinitionChange>, _> = serde_json::from_slice(value);
         return read.map(drop).or_else(|error| wrong("meta", error.to_string()));
+    }
+    if key.starts_with(b"size\0") {
+        return sizes::read(value).map(drop);
     }
     let kinds: [&[u8]; 7] = [
         b"source\0",

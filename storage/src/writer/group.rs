@@ -14,6 +14,7 @@ use crate::journal::{self, JournalEntry, ReplayDetail, SourceOffsets, Unjournale
 use crate::key;
 use crate::meta;
 use crate::schema::{RowKey, TableId, Tenant};
+use crate::sizes::Sizes;
 use crate::time::SystemTime;
 use crate::tx::TxId;
 
@@ -51,6 +52,7 @@ pub(super) struct Group<'w> {
     pub(super) known_tenants: &'w BTreeSet<Tenant>,
     /// Keys erased before this group.
     pub(super) erased: &'w Erased,
+    sizes: &'w Sizes,
     /// Keyed hashes of those that this group erases, with the system time.
     pub(super) newly_erased: Vec<(u128, SystemTime)>,
     /// Writes of the last transaction that were dropped as they are about erased keys, by place.
@@ -82,6 +84,7 @@ impl<'w> Group<'w> {
         tables: &'w Tables,
         known_tenants: &'w BTreeSet<Tenant>,
         erased: &'w Erased,
+        sizes: &'w Sizes,
         (last_tx, last_time): (TxId, SystemTime),
     ) -> Self {
         Self {
@@ -93,6 +96,7 @@ impl<'w> Group<'w> {
             new_tenants: BTreeSet::new(),
             known_tenants,
             erased,
+            sizes,
             newly_erased: Vec::new(),
             dropped: Vec::new(),
             states: Vec::new(),
@@ -320,7 +324,15 @@ impl<'w> Group<'w> {
             ops.sort_by_key(|(place, _)| *place);
         }
         for of_key in ops.chunk_by(|a, b| a.0 == b.0) {
+            let state = &self.states[of_key[0].0];
+            let was_there = state.is_stored || state.dirty;
             self.change_key(of_key, id, system_time)?;
+            let state = &self.states[of_key[0].0];
+            if state.dirty && !was_there {
+                let of_table = (&state.tenant, state.table);
+                let (engine, writes) = (self.engine, &mut self.writes);
+                self.sizes.add(engine, writes, of_table, &state.prefix, id)?;
+            }
         }
         Ok(TxOutcome::Applied(id))
     }

@@ -14,6 +14,7 @@ use crate::load::files::Files;
 use crate::load::sort::{Merge, Sorter};
 use crate::load::{self, Intent, Job, Load, LoadProgress, LoadRow};
 use crate::schema::{TableId, Tenant};
+use crate::sizes;
 use crate::time::SystemTime;
 use crate::tx::TxId;
 
@@ -37,6 +38,8 @@ const BY_ROW: [Family; 4] =
 struct Prepared {
     files: Vec<(Family, Vec<std::path::PathBuf>)>,
     tenants: BTreeSet<Tenant>,
+    /// Entries of [`sizes`].
+    sizes: Vec<(Vec<u8>, u64)>,
     last_tx: TxId,
     last_time: SystemTime,
 }
@@ -64,7 +67,8 @@ impl Writer {
             };
             // Snapshots may hold it from here on.
             self.state.announce(prepared.last_tx);
-            load::publish(&engine, &intent, &prepared.files)?;
+            load::publish(&engine, &intent, &prepared.files, &prepared.sizes)?;
+            self.sizes.forget();
             (self.last_tx, self.last_time) = (prepared.last_tx, prepared.last_time);
             let new: BTreeSet<Tenant> =
                 prepared.tenants.difference(&self.tenants).cloned().collect();
@@ -124,6 +128,7 @@ impl Writer {
             by_row: BY_ROW.into_iter().filter_map(files).collect(),
             elsewhere: elsewhere
                 .map(|(family, name)| (family, Sorter::new(directory, name, sort_bytes_max / 4))),
+            firsts: Sorter::new(directory, "firsts", sort_bytes_max / 4),
         };
         folding.all(self, sorter.finish()?, rows, &mut *progress)?;
         for files in folding.by_row {
@@ -138,7 +143,9 @@ impl Writer {
             done.push(files.finish()?);
         }
         progress(LoadProgress::Publishing);
-        Ok(Prepared { files: done, tenants, last_tx: last.0, last_time: last.1 })
+        let sizes = counted(folding.firsts.finish()?)?;
+        let (last_tx, last_time) = last;
+        Ok(Prepared { files: done, tenants, sizes, last_tx, last_time })
     }
 }
 
@@ -257,6 +264,8 @@ struct Folding<'o> {
     by_row: Vec<Files<'o>>,
     /// Families of another order.
     elsewhere: [(Family, Sorter); 3],
+    /// The hash, tenant and table of each key, by the first transaction with an effect on it.
+    firsts: Sorter,
 }
 
 impl Folding<'_> {
@@ -269,7 +278,8 @@ impl Folding<'_> {
     ) -> Result<()> {
         let known = &writer.tenants;
         let before = (TxId::ZERO, SystemTime::BEGIN);
-        let start = || Group::new(&writer.engine, &writer.tables, known, &writer.erased, before);
+        let Writer { engine, tables, erased, sizes, .. } = writer;
+        let start = || Group::new(engine, tables, known, erased, sizes, before);
         let mut group = start();
         let mut last_prefix = Vec::new();
         let (mut folded, mut of_group) = (0, 0);
@@ -286,7 +296,12 @@ impl Folding<'_> {
                 group.states.push(KeyState::new(tenant, table, prefix.to_vec(), None)?);
             }
             let tx = TxId::new(key::split_number(&sort_key[prefix.len()..])?);
-            group.fold_loaded(tx, value)?;
+            if group.fold_loaded(tx, value)? {
+                let mut first = sizes::hash(prefix).to_le_bytes().to_vec();
+                let state = &group.states[group.states.len() - 1];
+                first.extend_from_slice(&key::table_prefix(&state.tenant, state.table));
+                self.firsts.add(&key::number(tx.get()), &first)?;
+            }
             folded += 1;
             of_group += 1;
             if folded % PROGRESS_EVERY == 0 {
@@ -322,12 +337,14 @@ impl Folding<'_> {
 }
 
 impl Group<'_> {
-    /// Folds one sorted row into the key that was begun last.
-    fn fold_loaded(&mut self, tx: TxId, mut value: &[u8]) -> Result<()> {
+    /// Folds one sorted row into the key that was begun last; true where it is the first with an effect
+    /// on it.
+    fn fold_loaded(&mut self, tx: TxId, mut value: &[u8]) -> Result<bool> {
         let micros = i64::from_le_bytes(crate::row::take_array(&mut value)?);
         let system_time = SystemTime::from_micros(micros);
         let operation = journal::take_operation(&mut value)?;
         let place = self.states.len() - 1;
+        let was_there = self.states[place].dirty;
         for write in operation.writes {
             let WriteKind::Assert { assertion, .. } = &write.kind else { continue };
             let said = Resolving::new(tx, system_time, false).said(assertion);
@@ -335,6 +352,17 @@ impl Group<'_> {
             let op = KeyOp::Say { said, exact: assertion.exact, event_id: None };
             self.change_key(&[(place, op)], tx, system_time)?;
         }
-        Ok(())
+        Ok(self.states[place].dirty && !was_there)
     }
+}
+
+/// Counts keys in the order of their first transactions.
+fn counted(mut firsts: Merge) -> Result<Vec<(Vec<u8>, u64)>> {
+    let mut counting = sizes::Counting::default();
+    while let Some((tx, mut first)) = firsts.next()? {
+        let tx = TxId::new(key::split_number(tx)?);
+        let hash = u64::from_le_bytes(crate::row::take_array(&mut first)?);
+        counting.add(first, hash, tx);
+    }
+    Ok(counting.entries)
 }

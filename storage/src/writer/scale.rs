@@ -180,7 +180,8 @@ fn write(engine: &Engine, def: &TableDef, last: &mut TxId, kind: WriteKind) -> u
     let erased = crate::erase::Erased::default();
     let time = SystemTime::from_micros((1 << 50) + i64::try_from(last.get()).unwrap());
     let (work, writes) = work_of(|| {
-        let mut group = Group::new(engine, &tables, &tenants, &erased, (*last, time));
+        let sizes = Sizes::default();
+        let mut group = Group::new(engine, &tables, &tenants, &erased, &sizes, (*last, time));
         group.preload(std::iter::once(&batch)).unwrap();
         let around = Around {
             base: time.saturating_add(1),
