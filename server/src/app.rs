@@ -12,7 +12,6 @@ use everwhen_query::{Engine, EngineOptions, Spilling};
 use everwhen_storage::snapshot::Target;
 use everwhen_storage::{Clock, ManualClock, Options, RealClock, Standing, Store, Tuning};
 use serde::{Deserialize, Serialize};
-use tokio::runtime::{Handle, Runtime};
 
 use crate::config::{Config, ConfigError, WalSync};
 use crate::delivery::{self, Delivery};
@@ -28,6 +27,7 @@ use crate::service::system_tables::{
     ProjectionErrorsTable, ProjectionsTable, QueriesTable, StreamsTable,
 };
 use crate::shipping::{Shipping, ShippingStatus};
+use crate::threads::Threads;
 
 /// Why the server could not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -96,38 +96,6 @@ pub struct RunningApp {
     _threads: [Threads; 3],
 }
 
-/// A runtime for work of one kind. Dropped without waiting, since async code may drop it.
-struct Threads(Option<Runtime>);
-
-impl Threads {
-    /// Starts so many threads; 0 for one a core.
-    fn start(name: &str, count: usize) -> Result<Self, Error> {
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        if count > 0 {
-            builder.worker_threads(count);
-        }
-        let runtime = builder
-            .thread_name(name)
-            .thread_stack_size(everwhen_query::QUERY_STACK_BYTES)
-            .enable_all()
-            .build()
-            .map_err(Error::Threads)?;
-        Ok(Self(Some(runtime)))
-    }
-
-    fn handle(&self) -> Handle {
-        self.0.as_ref().map_or_else(Handle::current, |runtime| runtime.handle().clone())
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
 /// Returns the clock that a configuration asks for.
 pub fn clock_of(config: &Config) -> Arc<dyn Clock> {
     match config.test_clock {
@@ -163,10 +131,11 @@ impl App {
             std::fs::remove_file(&endpoints_file)
                 .map_err(|source| endpoints_error(&endpoints_file, source))?;
         }
+        let start = |name, count, nice| Threads::start(name, count, nice).map_err(Error::Threads);
         let threads = [
-            Threads::start("everwhen-query", config.query_threads)?,
-            Threads::start("everwhen-short", config.query_threads)?,
-            Threads::start("everwhen-events", 2)?,
+            start("everwhen-query", config.query_threads, config.query_nice)?,
+            start("everwhen-short", config.query_threads, 0)?,
+            start("everwhen-events", 2, 0)?,
         ];
         let lane = |threads: &Threads| Lane::new(threads.handle(), config.statements_max);
         let [queries, short, events] = threads.each_ref().map(lane);

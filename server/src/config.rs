@@ -10,6 +10,7 @@ use std::time::Duration;
 use everwhen_storage::ValidTime;
 
 use crate::telemetry;
+use crate::threads::NICE_MAX;
 
 /// What the server is told at start.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +39,8 @@ pub struct Config {
     /// Bytes of disk that running queries may use beyond their memory; 0: none.
     pub query_spill_bytes_max: usize,
     pub query_threads: usize,
+    /// How far they stand back for others, 0 to 19.
+    pub query_nice: u8,
     /// `None` for no limit.
     pub query_timeout: Option<Duration>,
     pub statements_max: usize,
@@ -235,6 +238,17 @@ pub const KEYS: &[Key] = &[
         show: |c| Some(c.query_threads.to_string()),
     },
     Key {
+        name: "query_nice",
+        doc: "how far threads that run queries stand back for all others, as `nice` does: 0 to 19",
+        set: |c, raw| {
+            let nice = whole(raw, 0)?;
+            let nice = u8::try_from(nice).ok().filter(|nice| *nice <= NICE_MAX);
+            c.query_nice = nice.ok_or_else(|| format!("must be from 0 to {NICE_MAX}"))?;
+            Ok(())
+        },
+        show: |c| Some(c.query_nice.to_string()),
+    },
+    Key {
         name: "query_timeout_ms",
         doc: "longest run of a statement that asks for no timeout of its own; 0 for no limit",
         set: |c, raw| millis(raw).map(|v| c.query_timeout = (!v.is_zero()).then_some(v)),
@@ -339,6 +353,7 @@ impl Default for Config {
             query_memory_bytes_max: 1 << 30,
             query_spill_bytes_max: 4 << 30,
             query_threads: 0,
+            query_nice: 5,
             query_timeout: Some(Duration::from_secs(300)),
             statements_max: 64,
             postgres_connections_max: 500,

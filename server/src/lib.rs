@@ -21,6 +21,7 @@ mod postgres;
 pub mod service;
 mod shipping;
 pub mod telemetry;
+mod threads;
 
 pub use app::{App, Endpoints, RunningApp, clock_of};
 pub use config::{Config, Listen};
