@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use datafusion::catalog::{MemTable, TableProvider};
+use datafusion::datasource::empty::EmptyTable;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement as DataFusionStatement;
@@ -46,6 +48,31 @@ impl Reading<'_> {
     /// Whatever is wrong with the query, with its SQLSTATE and place.
     pub async fn plan(&self, parsed: &ParsedQuery) -> Result<Planned> {
         let Rewritten { query, tables, system_tables } = self.rewrite(parsed)?;
+        let references = self.references(tables)?;
+        let system_tables = self.system_rows(&system_tables).await?;
+        let state = session_with(self.ctx, references, system_tables)?;
+        let plan = plan_query(&state, query, parsed.clauses.positions()).await?;
+        Ok(Planned { state, plan })
+    }
+
+    /// Returns the columns of a query, of which nothing is read.
+    ///
+    /// # Errors
+    /// As [`Reading::plan`].
+    pub async fn schema(&self, parsed: &ParsedQuery) -> Result<SchemaRef> {
+        let Rewritten { query, tables, system_tables } = self.rewrite(parsed)?;
+        let references = self.references(tables)?;
+        let empty = |full: &String| -> Option<NamedTable> {
+            let table = self.system_table(full)?;
+            Some((table.name().to_owned(), Arc::new(EmptyTable::new(table.schema()))))
+        };
+        let system_tables = system_tables.iter().filter_map(empty).collect();
+        let state = session_with(self.ctx, references, system_tables)?;
+        let plan = plan_query(&state, query, parsed.clauses.positions()).await?;
+        Ok(Arc::clone(plan.schema().inner()))
+    }
+
+    fn references(&self, tables: Vec<TableRef>) -> Result<Vec<NamedTable>> {
         let constants = Constants::at(self.ctx);
         let mut references: Vec<NamedTable> = Vec::with_capacity(tables.len());
         for table in tables {
@@ -53,10 +80,7 @@ impl Reading<'_> {
             let provider = temporal_table(&constants, table, self.defaults)?;
             references.push((name, Arc::new(provider)));
         }
-        let system_tables = self.system_rows(&system_tables).await?;
-        let state = session_with(self.ctx, references, system_tables)?;
-        let plan = plan_query(&state, query, parsed.clauses.positions()).await?;
-        Ok(Planned { state, plan })
+        Ok(references)
     }
 
     pub(crate) fn rewrite(&self, parsed: &ParsedQuery) -> Result<Rewritten> {

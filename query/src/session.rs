@@ -43,7 +43,7 @@ use crate::spill::{Files, Room};
 /// The catalog of every session.
 const CATALOG: &str = "everwhen_catalog";
 /// The schema that holds a statement's table references.
-const REFERENCES: &str = "public";
+pub const REFERENCES: &str = "public";
 /// The schema of the system tables.
 pub const SYSTEM_SCHEMA: &str = "everwhen";
 
@@ -294,7 +294,7 @@ pub fn catalog_session(
 ) -> Result<SessionContext> {
     let mut config = SessionConfig::new()
         .with_target_partitions(1)
-        .with_information_schema(true)
+        .with_information_schema(false)
         .with_create_default_catalog_and_schema(false)
         .with_default_catalog_and_schema(database, REFERENCES);
     config.options_mut().sql_parser.map_string_types_to_utf8view = false;

@@ -57,12 +57,12 @@ fn stand_back(nice: u8) {
 #[cfg(not(target_os = "linux"))]
 const fn stand_back(_: u8) {}
 
-/// Returns the priority, 0 to 99, that the library turns into a niceness: it goes from 20 down to -20, and
-/// this is the middle of those for one.
-const fn priority(nice: u8) -> u8 {
-    let nice = if nice > NICE_MAX { NICE_MAX } else { nice };
-    // At most 99 * 39 / 80.
-    (99 * (39 - 2 * nice as u16) / 80) as u8
+/// Returns the priority, 0 to 99, that the library turns into a niceness: from 19 down to -20, each a
+/// fortieth of the way, of which this is the middle.
+#[cfg(target_os = "linux")]
+fn priority(nice: u8) -> u8 {
+    let from_least = 37_u16.saturating_sub(2 * u16::from(nice.min(NICE_MAX)));
+    u8::try_from(99 * from_least / 78).unwrap_or(0)
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::datatypes::DataType;
-use datafusion::common::ScalarValue;
+use datafusion::common::{ScalarValue, exec_err};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{
@@ -45,9 +45,6 @@ pub fn register(session: &SessionContext, names: &Names) -> Result<()> {
         ("session_user", text(Some(names.user.clone()))),
         ("current_catalog", text(Some(names.database.clone()))),
         ("pg_get_userbyid", text(Some(names.user.clone()))),
-        ("obj_description", none()),
-        ("col_description", none()),
-        ("shobj_description", none()),
         ("pg_get_viewdef", none()),
         ("pg_get_triggerdef", none()),
         ("pg_get_ruledef", none()),
@@ -81,6 +78,7 @@ pub fn register(session: &SessionContext, names: &Names) -> Result<()> {
     session.register_udf(ScalarUDF::from(Setting::new("current_setting", 0)));
     session.register_udf(ScalarUDF::from(Setting::new("set_config", 1)));
     session.register_udf(ScalarUDF::from(IndexText::new()));
+    session.register_udf(ScalarUDF::from(Format::new()));
     Ok(())
 }
 
@@ -196,5 +194,91 @@ impl ScalarUDFImpl for IndexText {
         let texts = vec!["PRIMARY KEY"; args.number_rows];
         let array: ArrayRef = Arc::new(StringArray::from(texts));
         Ok(ColumnarValue::Array(array))
+    }
+}
+
+/// `format(text, ..)` of Postgres: `%s` a value, `%I` an identifier, `%L` a literal, `%%` a percent sign.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Format {
+    signature: Signature,
+}
+
+impl Format {
+    fn new() -> Self {
+        Self { signature: Signature::variadic_any(Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for Format {
+    fn name(&self) -> &str {
+        "format"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> DataFusionResult<DataType> {
+        Ok(DataType::Utf8)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+        let columns = ColumnarValue::values_to_arrays(&args.args)?;
+        let texts: Vec<ArrayRef> = columns
+            .iter()
+            .map(|column| arrow::compute::cast(column, &DataType::Utf8))
+            .collect::<Result<_, _>>()?;
+        let Some((pattern, values)) = texts.split_first() else {
+            return exec_err!("format takes a text");
+        };
+        let pattern = pattern.as_string::<i32>();
+        let rows = (0..pattern.len()).map(|row| {
+            let value = |array: &ArrayRef| {
+                let array = array.as_string::<i32>();
+                array.is_valid(row).then(|| array.value(row).to_owned())
+            };
+            let values: Vec<_> = values.iter().map(value).collect();
+            pattern.is_valid(row).then(|| formatted(pattern.value(row), &values)).transpose()
+        });
+        let rows: StringArray = rows.collect::<DataFusionResult<_>>()?;
+        Ok(ColumnarValue::Array(Arc::new(rows)))
+    }
+}
+
+fn formatted(pattern: &str, values: &[Option<String>]) -> DataFusionResult<String> {
+    let (mut out, mut values) = (String::with_capacity(pattern.len()), values.iter());
+    let mut characters = pattern.chars();
+    while let Some(character) = characters.next() {
+        if character != '%' {
+            out.push(character);
+            continue;
+        }
+        let kind = characters.next();
+        if kind == Some('%') {
+            out.push('%');
+            continue;
+        }
+        let Some(value) = values.next() else {
+            return exec_err!("too few arguments for format()");
+        };
+        match (kind, value) {
+            (Some('s'), value) => out.push_str(value.as_deref().unwrap_or_default()),
+            (Some('I'), Some(name)) => out.push_str(&identifier(name)),
+            (Some('L'), Some(text)) => out.push_str(&format!("'{}'", text.replace('\'', "''"))),
+            (Some('L'), None) => out.push_str("NULL"),
+            _ => return exec_err!("format() takes %s, %I, %L and %%"),
+        }
+    }
+    Ok(out)
+}
+
+/// Quotes a name where it has to be.
+fn identifier(name: &str) -> String {
+    let plain = |(at, c): (usize, char)| {
+        c == '_' || c.is_ascii_lowercase() || (at > 0 && c.is_ascii_digit())
+    };
+    match !name.is_empty() && name.chars().enumerate().all(plain) {
+        true => name.to_owned(),
+        false => format!("\"{}\"", name.replace('"', "\"\"")),
     }
 }

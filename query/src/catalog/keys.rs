@@ -12,6 +12,8 @@ use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::context::SessionContext;
 use everwhen_storage::Definitions;
 
+use super::Names;
+use super::activity::{self, Activity};
 use crate::error::{Error, Result};
 
 const SCHEMA: &str = "pg_catalog";
@@ -29,13 +31,23 @@ const CONSTRAINT: &str = "CAST(c.oid + 2000000 AS INT)";
 const COLUMNS: &str = "array_agg(a.attnum ORDER BY k.place)";
 const NONE: &str = "CAST(NULL AS TEXT)";
 
+const VIEWS: &str = "SELECT v.table_schema AS schemaname, v.table_name AS viewname, \
+     s.schema_owner AS viewowner, v.view_definition AS definition \
+     FROM information_schema.views v \
+     JOIN information_schema.schemata s ON s.schema_name = v.table_schema";
+
 /// Shows the tables' keys in a catalog session.
 ///
 /// # Errors
 /// XX000 where something cannot be registered.
-pub fn register(session: &SessionContext, database: &str, definitions: &Definitions) -> Result<()> {
+pub fn register(
+    session: &SessionContext,
+    names: &Names,
+    definitions: &Definitions,
+    activity: Option<Activity>,
+) -> Result<()> {
     let missing = || Error::internal("a catalog session has no catalog");
-    let catalog = session.catalog(database).ok_or_else(missing)?;
+    let catalog = session.catalog(&names.database).ok_or_else(missing)?;
     let inner = catalog.schema(SCHEMA).ok_or_else(missing)?;
     // The session's tables are at hand, so nothing here waits.
     let class = futures::executor::block_on(inner.table("pg_class"))?.ok_or_else(missing)?;
@@ -48,10 +60,18 @@ pub fn register(session: &SessionContext, database: &str, definitions: &Definiti
         let (inner, tables) = (Arc::clone(&inner), tables.clone());
         catalog.register_schema(SCHEMA, Arc::new(WithKeys { inner, tables }))
     };
+    let mut views = vec![
+        ("pg_index", indexes()),
+        ("pg_constraint", constraints()),
+        ("pg_class", classes(&columns)),
+        ("pg_views", VIEWS.to_owned()),
+    ];
+    if let Some(activity) = activity {
+        views.push(("pg_stat_activity", activity::sessions(names)));
+        tables.insert(activity::TABLE, Arc::new(activity));
+    }
     with(&tables)?;
-    for (name, sql) in
-        [("pg_index", indexes()), ("pg_constraint", constraints()), ("pg_class", classes(&columns))]
-    {
+    for (name, sql) in views {
         let state = session.state();
         let plan = futures::executor::block_on(state.create_logical_plan(&sql))?;
         tables.insert(name, Arc::new(ViewTable::new(plan, None)));

@@ -4,17 +4,17 @@
 //! has every table's columns and none of its rows. It is kept as long as the definitions stay, so
 //! that the object ids of one statement are those of the next.
 
+mod activity;
 mod forms;
 mod functions;
+mod information_schema;
 mod keys;
+mod listed;
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
 
-use arrow::datatypes::{Field, Schema};
-use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::datasource::empty::EmptyTable;
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::context::{SQLOptions, SessionContext};
 use datafusion::logical_expr::LogicalPlan;
@@ -23,22 +23,23 @@ use datafusion::sql::sqlparser::ast::{
     ObjectName, ObjectNamePart, Query, Statement, visit_relations,
 };
 use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
-use everwhen_storage::{Basis, Definitions, TableDef};
+use everwhen_storage::{Basis, Definitions};
 use parking_lot::Mutex;
 
 use crate::answer::{RowsAnswer, start};
-use crate::columns::field_of;
 use crate::diagnose::Diagnose;
 use crate::dialect::{ParseLimits, Positions, check_cost, normal};
 use crate::engine::{Inner, Request};
 use crate::error::{Error, Result};
-use crate::read::Planned;
-use crate::session::catalog_session;
+use crate::read::{Defaults, Planned, Reading};
+use crate::session::{NamedTable, REFERENCES, SYSTEM_SCHEMA, StatementContext, catalog_session};
+use activity::Activity;
+use listed::Listed;
 
 pub use functions::SERVER_VERSION;
 
 /// The schemas of the catalogs.
-const SCHEMAS: [&str; 2] = ["information_schema", "pg_catalog"];
+const SCHEMAS: [&str; 2] = [information_schema::SCHEMA, "pg_catalog"];
 
 /// Sessions that are kept at most.
 const KEPT_MAX: usize = 16;
@@ -61,20 +62,21 @@ struct Kept {
 }
 
 impl Catalogs {
-    fn session(
+    async fn session(
         &self,
         inner: &Inner,
         names: &Names,
         definitions: &Arc<Definitions>,
+        ctx: &StatementContext,
     ) -> Result<SessionContext> {
-        let mut kept = self.0.lock();
-        let found = kept
-            .iter()
-            .find(|one| one.names == *names && Arc::ptr_eq(&one.definitions, definitions));
-        if let Some(found) = found {
-            return Ok(found.session.clone());
+        if let Some(session) = self.kept(names, definitions) {
+            return Ok(session);
         }
-        let session = build(inner, names, definitions)?;
+        let defaults = Defaults::default();
+        let reading = Reading { ctx, definitions, defaults, system_tables: &inner.system_tables };
+        let listed = listed::all(&reading).await;
+        let session = build(inner, names, definitions, &listed)?;
+        let mut kept = self.0.lock();
         if kept.len() >= KEPT_MAX {
             kept.remove(0);
         }
@@ -85,31 +87,32 @@ impl Catalogs {
         });
         Ok(session)
     }
+
+    fn kept(&self, names: &Names, definitions: &Arc<Definitions>) -> Option<SessionContext> {
+        let kept = self.0.lock();
+        let found = kept
+            .iter()
+            .find(|one| one.names == *names && Arc::ptr_eq(&one.definitions, definitions));
+        found.map(|found| found.session.clone())
+    }
 }
 
-fn build(inner: &Inner, names: &Names, definitions: &Definitions) -> Result<SessionContext> {
-    let empty =
-        |schema: Schema| -> Arc<dyn TableProvider> { Arc::new(EmptyTable::new(Arc::new(schema))) };
-    let tables =
-        definitions.tables.values().map(|table| (table.name.clone(), empty(schema_of(table))));
-    let system = inner
-        .system_tables
-        .all()
-        .into_iter()
-        .map(|table| (table.name().to_owned(), empty(Schema::clone(&table.schema()))));
-    let runtime = Arc::clone(&inner.runtime);
-    let session = catalog_session(&names.database, tables.collect(), system.collect(), runtime)?;
-    functions::register(&session, names)?;
-    keys::register(&session, &names.database, definitions)?;
-    Ok(session)
-}
-
-/// Returns the columns that `*` gives.
-fn schema_of(table: &TableDef) -> Schema {
-    let field = |column: &&everwhen_storage::ColumnDef| -> Field {
-        field_of(&column.name, &column.kind).with_nullable(column.nullable)
+fn build(
+    inner: &Inner,
+    names: &Names,
+    definitions: &Definitions,
+    listed: &[Listed],
+) -> Result<SessionContext> {
+    let of = |schema: &str| -> Vec<NamedTable> {
+        listed.iter().filter(|one| one.schema_name == schema).map(Listed::named).collect()
     };
-    Schema::new(table.star().iter().map(field).collect::<Vec<_>>())
+    let runtime = Arc::clone(&inner.runtime);
+    let session = catalog_session(&names.database, of(REFERENCES), of(SYSTEM_SCHEMA), runtime)?;
+    functions::register(&session, names)?;
+    information_schema::register(&session, names, listed)?;
+    let activity = inner.system_tables.get("queries").map(Activity::new);
+    keys::register(&session, names, definitions, activity)?;
+    Ok(session)
 }
 
 /// True where a query names a table of the catalogs by its schema.
@@ -144,8 +147,9 @@ pub async fn plan(
     let definitions = inner.store.definitions_at(basis.tx);
     // Within the limits of every statement, before anything recurses over it.
     check_cost(sql, &ParseLimits::default())?;
+    let sql = forms::without_functions_in_from(sql).unwrap_or_else(|| sql.to_owned());
     let parsed = PARSER
-        .parse(&keys::without_expandarray(sql))
+        .parse(&keys::without_expandarray(&sql))
         .map_err(|error| Error::syntax(error.to_string()))?;
     let [Statement::Query(query)] = parsed.as_slice() else {
         return Err(Error::unsupported("the catalogs can be queried and nothing else"));
@@ -154,11 +158,11 @@ pub async fn plan(
     forms::rewrite(&mut query);
     let positions = Positions::default();
     request.params.bind(&mut query, &positions)?;
-    let session = inner.catalogs.session(inner, names, &definitions)?;
-    let mut state = session.state();
     // What stops a statement's work is found in its context.
     let interrupt = request.interrupt.clone();
     let ctx = inner.context(basis, &request.tenant).with_interrupt(interrupt);
+    let session = inner.catalogs.session(inner, names, &definitions, &ctx).await?;
+    let mut state = session.state();
     state.config_mut().set_extension(Arc::new(ctx));
     let statement = DataFusionStatement::Statement(Box::new(Statement::Query(query)));
     let plan = state.statement_to_plan(statement).await.diagnosed(&positions)?;
@@ -175,7 +179,7 @@ fn refuse_tables(plan: &LogicalPlan) -> Result<()> {
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
             && let Ok(provider) = source_as_provider(&scan.source)
-            && provider.downcast_ref::<EmptyTable>().is_some()
+            && provider.downcast_ref::<Listed>().is_some()
         {
             found = Some(scan.table_name.table().to_owned());
             return Ok(TreeNodeRecursion::Stop);

@@ -1,10 +1,11 @@
-//! `sum` of integers: exact, and an error (22003) where what it comes to does not fit, where the engine's
-//! own wraps. It is added up as decimals of 38 digits, which no sum of 64-bit integers exceeds.
+//! `sum` of integers and decimals: exact, and an error (22003) where what it comes to does not fit, where
+//! the engine's own wraps. Integers are added up as decimals of 38 digits, which no sum of 64-bit integers
+//! exceeds; decimals with a look at each step, so that one is refused too where a part of it does not fit.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Decimal128Array, Int64Array};
-use arrow::datatypes::{DataType, Decimal128Type, Field, FieldRef, Int64Type};
+use arrow::datatypes::{DataType, Decimal128Type, DecimalType, Field, FieldRef, Int64Type, i256};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::FunctionRegistry;
@@ -14,6 +15,8 @@ use datafusion::logical_expr::utils::{AggregateOrderSensitivity, format_state_na
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, ReversedUDAF, Signature,
 };
+
+use datafusion_functions_aggregate_common::aggregate::groups_accumulator::prim_op::PrimitiveGroupsAccumulator;
 
 use crate::error::{Error, Result, SqlState};
 
@@ -39,7 +42,33 @@ pub(crate) fn whole(sum: i128) -> Result<i64> {
     })
 }
 
-/// The engine's `sum` but over integers.
+/// Returns the error of a sum that its type cannot hold.
+pub(crate) fn too_wide(output: &DataType) -> Error {
+    let digits = match output {
+        DataType::Decimal128(precision, scale) => {
+            format!("decimal({precision},{scale})")
+        }
+        other => other.to_string(),
+    };
+    let advice = "sum a float: sum(CAST(.. AS FLOAT))";
+    Error::new(SqlState::NumericOutOfRange, format!("sum does not fit {digits}")).with_hint(advice)
+}
+
+/// Refuses decimals that have more digits than their type.
+///
+/// # Errors
+/// 22003.
+pub(crate) fn within(sums: &ArrayRef) -> DataFusionResult<()> {
+    let (Some(decimals), DataType::Decimal128(precision, _)) =
+        (sums.as_primitive_opt::<Decimal128Type>(), sums.data_type())
+    else {
+        return Ok(());
+    };
+    let checked = decimals.validate_decimal_precision(*precision);
+    checked.map_err(|_| too_wide(sums.data_type()).into())
+}
+
+/// The engine's `sum` but over integers and wide decimals.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct ExactSum {
     inner: Arc<AggregateUDF>,
@@ -47,6 +76,11 @@ struct ExactSum {
 
 fn is_whole(args: &AccumulatorArgs<'_>) -> bool {
     args.return_type() == &DataType::Int64
+}
+
+/// True for decimals that few rows may lead out of: fewer digits leave room for 10^10 rows.
+fn is_wide(args: &AccumulatorArgs<'_>) -> bool {
+    matches!(args.return_type(), DataType::Decimal128(38, _))
 }
 
 /// Returns the arguments of the same sum over wide decimals.
@@ -69,10 +103,15 @@ impl AggregateUDFImpl for ExactSum {
     }
 
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> DataFusionResult<Box<dyn Accumulator>> {
+        let of_distinct = args.is_distinct;
+        if is_wide(&args) {
+            let output = args.return_type().clone();
+            let kept = if of_distinct { Some(self.inner.accumulator(args)?) } else { None };
+            return Ok(Box::new(DecimalSum { kept, sum: None, output }));
+        }
         if !is_whole(&args) {
             return self.inner.accumulator(args);
         }
-        let of_distinct = args.is_distinct;
         let args = if of_distinct { args } else { wide(args) };
         Ok(Box::new(WholeSum { inner: self.inner.accumulator(args)?, of_distinct }))
     }
@@ -81,6 +120,10 @@ impl AggregateUDFImpl for ExactSum {
         &self,
         args: AccumulatorArgs<'_>,
     ) -> DataFusionResult<Box<dyn Accumulator>> {
+        if is_wide(&args) && !args.is_distinct {
+            let output = args.return_type().clone();
+            return Ok(Box::new(SlidingDecimals { rows: 0, sum: i256::ZERO, output }));
+        }
         if !is_whole(&args) || args.is_distinct {
             return self.inner.create_sliding_accumulator(args);
         }
@@ -103,6 +146,10 @@ impl AggregateUDFImpl for ExactSum {
         &self,
         args: AccumulatorArgs<'_>,
     ) -> DataFusionResult<Box<dyn GroupsAccumulator>> {
+        if is_wide(&args) {
+            let sums = PrimitiveGroupsAccumulator::new(args.return_type(), add);
+            return Ok(Box::new(DecimalGroups(sums)));
+        }
         if !is_whole(&args) {
             return self.inner.create_groups_accumulator(args);
         }
@@ -231,6 +278,208 @@ impl GroupsAccumulator for WidenedGroups {
         opt_filter: Option<&BooleanArray>,
     ) -> DataFusionResult<Vec<ArrayRef>> {
         self.0.convert_to_state(&widened(values)?, opt_filter)
+    }
+
+    fn size(&self) -> usize {
+        self.0.size()
+    }
+}
+
+/// What stands for a sum that was too wide: no decimal of 38 digits is as large.
+const TOO_WIDE: i128 = i128::MAX;
+
+/// Adds to a sum; one that is too wide stays so.
+fn add(sum: &mut i128, value: i128) {
+    *sum = match (*sum, value) {
+        (TOO_WIDE, _) | (_, TOO_WIDE) => TOO_WIDE,
+        (sum, value) => sum.checked_add(value).unwrap_or(TOO_WIDE),
+    };
+}
+
+fn decimals(values: &[ArrayRef]) -> DataFusionResult<&Decimal128Array> {
+    let column = values.first().and_then(|column| column.as_primitive_opt::<Decimal128Type>());
+    match column {
+        Some(column) => Ok(column),
+        None => datafusion::common::internal_err!("a sum's argument is no column of decimals"),
+    }
+}
+
+/// Returns a sum as it is put out.
+fn fitting(sum: Option<i128>, output: &DataType) -> DataFusionResult<ScalarValue> {
+    let DataType::Decimal128(precision, scale) = *output else {
+        return datafusion::common::internal_err!("a sum of decimals is {output}");
+    };
+    let fits = |sum| Decimal128Type::validate_decimal_precision(sum, precision, scale).is_ok();
+    match sum.is_none_or(fits) {
+        true => Ok(ScalarValue::Decimal128(sum, precision, scale)),
+        false => Err(too_wide(output).into()),
+    }
+}
+
+/// One sum of decimals.
+#[derive(Debug)]
+struct DecimalSum {
+    /// Each value counts once: the engine's sum keeps them, and they are added up here.
+    kept: Option<Box<dyn Accumulator>>,
+    sum: Option<i128>,
+    output: DataType,
+}
+
+impl DecimalSum {
+    fn add(&mut self, values: &Decimal128Array) {
+        for value in values.iter().flatten() {
+            add(self.sum.get_or_insert(0), value);
+        }
+    }
+}
+
+impl Accumulator for DecimalSum {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> DataFusionResult<()> {
+        match &mut self.kept {
+            Some(kept) => kept.update_batch(values),
+            None => {
+                self.add(decimals(values)?);
+                Ok(())
+            }
+        }
+    }
+
+    fn evaluate(&mut self) -> DataFusionResult<ScalarValue> {
+        if let Some(kept) = &mut self.kept {
+            self.sum = None;
+            for state in kept.state()? {
+                let ScalarValue::List(kept) = state else {
+                    return datafusion::common::internal_err!("distinct values are {state:?}");
+                };
+                self.add(decimals(&[Arc::clone(kept.values())])?);
+            }
+        }
+        fitting(self.sum, &self.output)
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self) + self.kept.as_ref().map_or(0, |kept| kept.size())
+    }
+
+    fn state(&mut self) -> DataFusionResult<Vec<ScalarValue>> {
+        match (&mut self.kept, &self.output) {
+            (Some(kept), _) => kept.state(),
+            (None, DataType::Decimal128(precision, scale)) => {
+                Ok(vec![ScalarValue::Decimal128(self.sum, *precision, *scale)])
+            }
+            (None, other) => datafusion::common::internal_err!("a sum of decimals is {other}"),
+        }
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> DataFusionResult<()> {
+        match &mut self.kept {
+            Some(kept) => kept.merge_batch(states),
+            None => {
+                self.add(decimals(states)?);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The sum over a window's frame: rows come and go.
+#[derive(Debug)]
+struct SlidingDecimals {
+    rows: usize,
+    /// Wide enough for any number of rows.
+    sum: i256,
+    output: DataType,
+}
+
+impl SlidingDecimals {
+    fn evaluate(&self) -> DataFusionResult<ScalarValue> {
+        let sum = match self.sum.to_i128() {
+            Some(sum) => sum,
+            None => return Err(too_wide(&self.output).into()),
+        };
+        fitting((self.rows > 0).then_some(sum), &self.output)
+    }
+}
+
+impl Accumulator for SlidingDecimals {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> DataFusionResult<()> {
+        for value in decimals(values)?.iter().flatten() {
+            self.sum = self.sum.wrapping_add(i256::from_i128(value));
+            self.rows += 1;
+        }
+        Ok(())
+    }
+
+    fn retract_batch(&mut self, values: &[ArrayRef]) -> DataFusionResult<()> {
+        for value in decimals(values)?.iter().flatten() {
+            self.sum = self.sum.wrapping_sub(i256::from_i128(value));
+            self.rows = self.rows.saturating_sub(1);
+        }
+        Ok(())
+    }
+
+    fn supports_retract_batch(&self) -> bool {
+        true
+    }
+
+    fn evaluate(&mut self) -> DataFusionResult<ScalarValue> {
+        Self::evaluate(self)
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self)
+    }
+
+    fn state(&mut self) -> DataFusionResult<Vec<ScalarValue>> {
+        Ok(vec![Self::evaluate(self)?])
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> DataFusionResult<()> {
+        self.update_batch(states)
+    }
+}
+
+/// A sum of decimals for each group.
+struct DecimalGroups<F: Fn(&mut i128, i128) + Send + Sync + 'static>(
+    PrimitiveGroupsAccumulator<Decimal128Type, F>,
+);
+
+impl<F: Fn(&mut i128, i128) + Send + Sync + 'static> GroupsAccumulator for DecimalGroups<F> {
+    fn update_batch(
+        &mut self,
+        values: &[ArrayRef],
+        group_indices: &[usize],
+        opt_filter: Option<&BooleanArray>,
+        total_num_groups: usize,
+    ) -> DataFusionResult<()> {
+        self.0.update_batch(values, group_indices, opt_filter, total_num_groups)
+    }
+
+    fn evaluate(&mut self, emit_to: EmitTo) -> DataFusionResult<ArrayRef> {
+        let sums = self.0.evaluate(emit_to)?;
+        within(&sums)?;
+        Ok(sums)
+    }
+
+    fn state(&mut self, emit_to: EmitTo) -> DataFusionResult<Vec<ArrayRef>> {
+        self.0.state(emit_to)
+    }
+
+    fn merge_batch(
+        &mut self,
+        values: &[ArrayRef],
+        group_indices: &[usize],
+        total_num_groups: usize,
+    ) -> DataFusionResult<()> {
+        self.0.merge_batch(values, group_indices, total_num_groups)
+    }
+
+    fn convert_to_state(
+        &self,
+        values: &[ArrayRef],
+        opt_filter: Option<&BooleanArray>,
+    ) -> DataFusionResult<Vec<ArrayRef>> {
+        self.0.convert_to_state(values, opt_filter)
     }
 
     fn size(&self) -> usize {

@@ -78,14 +78,14 @@ impl SystemTables {
 }
 
 /// The columns of a system table, in order.
-type Declared = [(&'static str, ColumnType)];
+pub(crate) type Declared = [(&'static str, ColumnType)];
 
-fn schema_of(columns: &Declared) -> SchemaRef {
+pub(crate) fn schema_of(columns: &Declared) -> SchemaRef {
     let fields: Vec<_> = columns.iter().map(|(name, kind)| field_of(name, kind)).collect();
     Arc::new(Schema::new(fields))
 }
 
-fn batch_of(columns: &Declared, rows: &[Vec<Value>]) -> Result<RecordBatch> {
+pub(crate) fn batch_of(columns: &Declared, rows: &[Vec<Value>]) -> Result<RecordBatch> {
     let mut builders: Vec<_> =
         columns.iter().map(|(_, kind)| ColumnBuilder::new(kind, rows.len())).collect();
     for row in rows {

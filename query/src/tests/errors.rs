@@ -134,3 +134,38 @@ async fn a_query_past_its_time_is_cancelled() {
     assert_eq!(kit.run(request).await.err().unwrap().sqlstate(), "57014");
     kit.write("INSERT INTO t (_id, n) VALUES ('c', 1)").await;
 }
+
+#[tokio::test]
+async fn a_sum_of_decimals_that_does_not_fit_is_an_error() {
+    let kit = Kit::new();
+    let most = "9".repeat(38);
+    let values = [&most, &format!("-{most}"), &most, "-1"]
+        .map(|text| format!("(CAST('{text}' AS DECIMAL(38, 0)))"));
+    let rows = format!("(VALUES {}) AS t (d)", values.join(", "));
+    let typed = "d";
+    let sum = |what: &str, rest: &str| format!("SELECT sum({what}) FROM {rows} {rest}");
+    for sql in [
+        sum(typed, "WHERE d > 0"),
+        sum(typed, "WHERE d > 0 GROUP BY d"),
+        sum(&format!("DISTINCT {typed}"), "WHERE d < 0"),
+        format!("SELECT sum({typed}) OVER (ORDER BY d DESC ROWS 1 PRECEDING) FROM {rows}"),
+        format!(
+            "SELECT CONSTANT_INTERVAL(PERIOD(TIMESTAMP '2026-01-01', TIMESTAMP '2026-01-02')), sum({typed}) \
+             FROM {rows} WHERE d > 0 GROUP BY 1"
+        ),
+    ] {
+        let error = kit.error(&sql).await;
+        assert_eq!(error.sqlstate(), "22003", "{sql}: {error:?}");
+    }
+    // What fits is exact.
+    let one = |text: &str| json!([[text]]);
+    assert_eq!(kit.rows(&sum(typed, "WHERE d <> -1")).await, one(&most));
+    let grouped = sum(typed, "WHERE d <> -1 GROUP BY d IS NULL");
+    assert_eq!(kit.rows(&grouped).await, one(&most));
+    let distinct = sum(&format!("DISTINCT {typed}"), "WHERE d <> -1");
+    assert_eq!(kit.rows(&distinct).await, one("0"));
+    let sliding =
+        format!("SELECT sum({typed}) OVER (ORDER BY d ROWS 1 PRECEDING) FROM {rows} WHERE d < -1");
+    assert_eq!(kit.rows(&sliding).await, one(&format!("-{most}")));
+    assert_eq!(kit.rows(&sum(typed, "WHERE d = 5")).await, json!([[null]]));
+}

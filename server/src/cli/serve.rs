@@ -25,7 +25,7 @@ pub(super) struct Arguments {
     /// gRPC address, likewise [default: 127.0.0.1:8081].
     #[arg(long, value_name = "ADDRESS")]
     grpc_listen: Option<String>,
-    /// Postgres wire address, likewise (not served by this version) [default: 127.0.0.1:5432].
+    /// Postgres wire address, likewise [default: 127.0.0.1:5432].
     #[arg(long, value_name = "ADDRESS")]
     postgres_listen: Option<String>,
     /// Address of health end points and metrics, likewise [default: 127.0.0.1:9090].

@@ -13,15 +13,17 @@ use datafusion::error::Result;
 use super::tournament::Tournament;
 use super::{Following, Found, Slots, Values, column, value, values};
 use crate::error::{Error, SqlState};
-use crate::functions::sums::whole;
+use crate::functions::sums::{too_wide, whole, within};
 
-/// The sum of decimals or durations. Past its type it wraps, as plain sums do, and comes back when
-/// rows go.
+/// The sum of decimals or durations. What does not fit its type is an error (22003) where it is put out;
+/// before that it may go past its ends and come back when rows go.
 #[derive(Debug)]
 pub struct Sum<T: ArrowPrimitiveType> {
     output: DataType,
     slots: Slots<T::Native>,
     sum: T::Native,
+    /// How often it went past the upper end of the type's values, less how often past the lower.
+    wraps: i64,
     open: usize,
     found: Found<T::Native>,
 }
@@ -30,7 +32,11 @@ impl<T: ArrowPrimitiveType> Sum<T> {
     /// Builds the state of a sum that is put out as a type.
     pub fn new(output: DataType) -> Self {
         let (slots, found, sum) = (Slots::default(), Found::default(), T::Native::ZERO);
-        Self { output, slots, sum, open: 0, found }
+        Self { output, slots, sum, wraps: 0, open: 0, found }
+    }
+
+    fn fits(&self) -> Result<()> {
+        if self.wraps == 0 { Ok(()) } else { Err(too_wide(&self.output).into()) }
     }
 }
 
@@ -44,6 +50,9 @@ impl<T: ArrowPrimitiveType> Following for Sum<T> {
     fn open(&mut self, column: &Self::Column, row: usize, slot: usize) {
         let value = value(column, row);
         if let Some(value) = value {
+            if self.sum.add_checked(value).is_err() {
+                self.wraps += if value.is_lt(T::Native::ZERO) { -1 } else { 1 };
+            }
             self.sum = self.sum.add_wrapping(value);
             self.open += 1;
         }
@@ -52,22 +61,28 @@ impl<T: ArrowPrimitiveType> Following for Sum<T> {
 
     fn close(&mut self, slot: usize) {
         if let Some(value) = self.slots.take(slot) {
+            if self.sum.sub_checked(value).is_err() {
+                self.wraps -= if value.is_lt(T::Native::ZERO) { -1 } else { 1 };
+            }
             self.sum = self.sum.sub_wrapping(value);
             self.open -= 1;
         }
     }
 
     fn clear(&mut self) {
-        (self.sum, self.open) = (T::Native::ZERO, 0);
+        (self.sum, self.wraps, self.open) = (T::Native::ZERO, 0, 0);
     }
 
     fn emit(&mut self) -> Result<()> {
+        self.fits()?;
         self.found.push((self.open > 0).then_some(self.sum));
         Ok(())
     }
 
     fn take(&mut self) -> Result<ArrayRef> {
-        Ok(column::<T>(std::mem::take(&mut self.found), self.output.clone()))
+        let sums = column::<T>(std::mem::take(&mut self.found), self.output.clone());
+        within(&sums)?;
+        Ok(sums)
     }
 
     fn size(&self) -> usize {
@@ -189,6 +204,7 @@ impl DecimalMean {
     }
 
     fn mean(&self) -> Result<i128> {
+        self.sum.fits()?;
         let open = i128::try_from(self.sum.open).unwrap_or(i128::MAX);
         let mean = self.sum.sum.checked_mul(self.factor).map(|scaled| scaled / open);
         let fits =
