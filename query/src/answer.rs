@@ -17,6 +17,7 @@ use crate::dialect::Positions;
 use crate::error::{Error, Result};
 use crate::interrupt::{InterruptOnDrop, interruptible};
 use crate::read::Planned;
+use crate::rewrite::shown_name;
 
 /// Batches that wait for their taker at most.
 const BATCHES_AHEAD: usize = 2;
@@ -67,8 +68,9 @@ impl Shape {
                     format!("column \"{}\" is of type {}", field.name(), field.data_type());
                 return Err(Error::unsupported(message).with_hint("cast it to another type"));
             };
-            shown.push(outgoing(field, &kind));
-            columns.push((field.name().clone(), kind));
+            let name = shown_name(field.name());
+            shown.push(outgoing(field, &kind).with_name(name));
+            columns.push((name.to_owned(), kind));
         }
         Ok(Self { schema: Arc::new(Schema::new(shown)), columns })
     }

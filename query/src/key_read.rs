@@ -3,6 +3,7 @@
 //!
 //! A statement of any other form is planned; both ways answer the same, which tests compare.
 
+use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
@@ -203,7 +204,7 @@ fn key_of(table: &TemporalTable, alias: &str, condition: &Expr) -> Option<RowKey
     RowKey::encode(&values).ok()
 }
 
-/// Returns the places and names of the columns of a select list; nothing where two have one name.
+/// Returns the places and names of the columns of a select list; nothing where a column stands twice.
 fn shown(
     table: &TemporalTable,
     alias: &str,
@@ -223,9 +224,8 @@ fn shown(
             _ => return None,
         }
     }
-    let mut names: Vec<&str> = columns.iter().map(|(_, name)| name.as_str()).collect();
-    names.sort_unstable();
-    let is_twice = names.windows(2).any(|pair| pair[0] == pair[1]);
+    let mut once = HashSet::new();
+    let is_twice = columns.iter().any(|(place, _)| !once.insert(*place));
     (!is_twice).then(|| columns.into_iter().unzip())
 }
 

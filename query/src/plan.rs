@@ -24,10 +24,10 @@ use everwhen_storage::{Definitions, Store};
 use crate::constants::Constants;
 use crate::diagnose::Diagnose;
 use crate::dialect::{ParseLimits, Positions, parse_query};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SqlState};
 use crate::functions;
 use crate::read::{Defaults, plan_query, temporal_table};
-use crate::rewrite::{RewriteInput, Rewritten, rewrite};
+use crate::rewrite::{RewriteInput, Rewritten, is_twice, rewrite, shown_name};
 use crate::session::{NamedTable, StatementContext, planning_session, session_state};
 
 /// Plans a query for running again and again: analysed, sub-queries turned into joins, filters and
@@ -56,6 +56,11 @@ pub fn plan_projection(store: &Store, definitions: &Definitions, sql: &str) -> R
     let state = planning_session(references)?;
     // The session's tables are at hand, so planning never waits.
     let plan = futures::executor::block_on(plan_query(&state, query, &positions))?;
+    let mut names = plan.schema().fields().iter().map(|field| field.name());
+    if let Some(name) = names.find(|name| is_twice(name)) {
+        let message = format!("a projection has two columns \"{}\"", shown_name(name));
+        return Err(Error::new(SqlState::DuplicateColumn, message));
+    }
     // Nothing of the store is read; it is named so that plans can come to rest on its statistics.
     let _ = store;
     let analysed = state

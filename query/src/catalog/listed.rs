@@ -14,6 +14,7 @@ use everwhen_storage::{Definition, DefinitionKind, TableDef};
 use crate::columns::field_of;
 use crate::dialect::{ParseLimits, parse_query};
 use crate::read::Reading;
+use crate::rewrite::shown_name;
 use crate::session::{NamedTable, REFERENCES, SYSTEM_SCHEMA};
 use crate::system_tables::SystemTables;
 use crate::views::View;
@@ -72,6 +73,8 @@ async fn of_view(reading: &Reading<'_>, definition: &Definition) -> Listed {
         reading.schema(&parsed).await
     };
     let columns = planned.await.unwrap_or_else(|_| Arc::new(Schema::empty()));
+    let shown = |field: &Arc<Field>| Field::clone(field).with_name(shown_name(field.name()));
+    let columns = Arc::new(Schema::new(columns.fields().iter().map(shown).collect::<Vec<_>>()));
     let (schema_name, key) = (REFERENCES, Vec::new());
     Listed { schema_name, name: view.name, columns, key, view: Some(view.query) }
 }

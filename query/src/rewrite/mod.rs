@@ -4,9 +4,11 @@ mod correlate;
 mod exists;
 mod from;
 mod hidden;
+mod membership;
 mod quantified;
 mod scalar;
 mod scope;
+mod twice;
 mod views;
 mod wildcard;
 
@@ -24,6 +26,8 @@ use self::hidden::HiddenNames;
 use self::scope::{Cte, Relation, Scope};
 use crate::dialect::{BoundExpr, Clauses, ParsedQuery, normal, unclaimed};
 use crate::error::{Error, Result, SqlState};
+
+pub(crate) use self::twice::{is_twice, shown_name};
 
 /// What the pass must know about the store and the request.
 pub struct RewriteInput<'a> {
@@ -242,6 +246,7 @@ impl Rewriter<'_> {
             Scope { parent: Some(scope), relations: from.relations, ..Scope::default() };
         exists::count_instead(&mut select.projection);
         self.expressions(&mut select.projection, &inner)?;
+        membership::count_instead(&mut select.projection);
         self.expressions(&mut select.selection, &inner)?;
         self.expressions(&mut select.distinct, &inner)?;
         self.expressions(&mut select.group_by, &inner)?;
@@ -250,6 +255,9 @@ impl Rewriter<'_> {
         self.expressions(&mut select.qualify, &inner)?;
         inner.relations.extend(scalar::lift(self, select));
         let columns = wildcard::expand(&mut select.projection, &inner.relations, &self.clauses)?;
+        let is_outermost =
+            self.depth == 0 && scope.parent.is_some_and(|outer| outer.parent.is_none());
+        twice::name_apart(&mut select.projection, &inner.relations, is_outermost);
         Ok((inner.relations, columns))
     }
 

@@ -3,7 +3,7 @@
 use everwhen_storage::{Clock as _, ColumnType, RealClock, SystemTime, ValidTime};
 use serde_json::json;
 
-use super::kit::{Kit, with_params};
+use super::kit::{Kit, collect, with_params};
 use crate::Request;
 
 async fn employees() -> Kit {
@@ -277,4 +277,91 @@ fn queries_and_writes_end_when_nobody_waits_for_them() {
     drop(runtime);
     let took = RealClock.monotonic().saturating_duration_since(began);
     assert!(took < std::time::Duration::from_secs(20), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_list_may_have_the_same_twice() {
+    let kit = Kit::new();
+    kit.write("CREATE TABLE t (_id INT PRIMARY KEY, a INT, b TEXT)").await;
+    kit.write("INSERT INTO t (_id, a, b) VALUES (1, 10, 'x'), (2, 20, 'y')").await;
+    for (sql, names, first) in [
+        ("SELECT a, a FROM t ORDER BY a", vec!["a", "a"], json!([10, 10])),
+        (
+            "SELECT a, t.a, b, a FROM t ORDER BY a",
+            vec!["a", "a", "b", "a"],
+            json!([10, 10, "x", 10]),
+        ),
+        (
+            "SELECT *, b FROM t ORDER BY b DESC",
+            vec!["_id", "a", "b", "b"],
+            json!([2, 20, "y", "y"]),
+        ),
+        ("SELECT t.*, _id FROM t ORDER BY 1", vec!["_id", "a", "b", "_id"], json!([1, 10, "x", 1])),
+        ("SELECT a AS x, b AS x FROM t ORDER BY _id", vec!["x", "x"], json!([10, "x"])),
+        ("SELECT count(*), COUNT(*), count(*) FROM t", vec!["count(*)"; 3], json!([2, 2, 2])),
+        ("SELECT * FROM (SELECT a, a FROM t) s ORDER BY 1", vec!["a", "a"], json!([10, 10])),
+        (
+            "SELECT p, q FROM (SELECT a, a FROM t) AS s (p, q) ORDER BY 1",
+            vec!["p", "q"],
+            json!([10, 10]),
+        ),
+        (
+            "WITH s AS (SELECT a, a FROM t) SELECT s.a, s.a FROM s ORDER BY 1",
+            vec!["a", "a"],
+            json!([10, 10]),
+        ),
+        ("SELECT a, a FROM t UNION ALL SELECT 5, 6 ORDER BY 1", vec!["a", "a"], json!([5, 6])),
+        (
+            "SELECT a, a, _valid_from = _valid_from AS s FROM t ORDER BY a",
+            vec!["a", "a", "s"],
+            json!([10, 10, true]),
+        ),
+        (
+            "SELECT l._id, r._id FROM t l JOIN t r ON l.a = r.a ORDER BY 1",
+            vec!["_id", "_id"],
+            json!([1, 1]),
+        ),
+        (
+            "SELECT b, b, sum(a) FROM t GROUP BY b ORDER BY b",
+            vec!["b", "b", "sum(t.a)"],
+            json!(["x", "x", 10]),
+        ),
+    ] {
+        let answer = kit.answer(Request::new(sql)).await;
+        let found: Vec<_> = answer.columns.iter().map(|(name, _)| name.as_str()).collect();
+        let fields: Vec<_> =
+            answer.schema.fields().iter().map(|field| field.name().as_str()).collect();
+        assert_eq!((&found, &fields), (&names, &names), "{sql}");
+        assert_eq!(collect(answer).await.unwrap()[0], first, "{sql}");
+    }
+    kit.write("INSERT INTO t (_id, a, b) SELECT a, a, b FROM t WHERE a = 20").await;
+    assert_eq!(kit.rows("SELECT a, b FROM t WHERE _id = 20").await, json!([[20, "y"]]));
+    // Names that somebody refers to mean one thing.
+    let error = kit.error("SELECT x FROM (SELECT a AS x, b AS x FROM t) s").await;
+    assert!(["42702", "42701"].contains(&error.sqlstate()), "{error:?}");
+}
+
+#[tokio::test]
+async fn membership_may_stand_in_a_select_list() {
+    let kit = Kit::new();
+    kit.write("CREATE TABLE t (_id INT PRIMARY KEY, a INT)").await;
+    kit.write("CREATE TABLE s (_id INT PRIMARY KEY, b INT)").await;
+    kit.write("INSERT INTO t (_id, a) VALUES (1, 10), (2, 20), (3, NULL)").await;
+    kit.write("INSERT INTO s (_id, b) VALUES (1, 10), (2, 30)").await;
+    let is = "SELECT _id, a IN (SELECT b FROM s) AS i, a NOT IN (SELECT b FROM s) AS n FROM t ORDER BY 1";
+    let expected = json!([[1, true, false], [2, false, true], [3, null, null]]);
+    assert_eq!(kit.rows(is).await, expected);
+    let none = is.replace("FROM s)", "FROM s WHERE b > 99)");
+    let expected = json!([[1, false, true], [2, false, true], [3, false, true]]);
+    assert_eq!(kit.rows(&none).await, expected);
+    kit.clock_forward();
+    kit.write("UPDATE s SET b = NULL WHERE _id = 2").await;
+    let expected = json!([[1, true, false], [2, null, null], [3, null, null]]);
+    assert_eq!(kit.rows(is).await, expected);
+    let cases = "SELECT CASE WHEN a IN (SELECT b FROM s WHERE b IS NOT NULL) THEN 'yes' ELSE 'no' END FROM t ORDER BY _id";
+    assert_eq!(kit.rows(cases).await, json!([["yes"], ["no"], ["no"]]));
+    let then = "SELECT a IN (SELECT b FROM s FOR ALL VALID_TIME WHERE b > 10) FROM t WHERE _id = 2";
+    assert_eq!(kit.rows(then).await, json!([[false]]));
+    let literal = "SELECT 30 IN (SELECT b FROM s FOR ALL VALID_TIME)";
+    assert_eq!(kit.rows(literal).await, json!([[true]]));
 }
