@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
@@ -17,7 +17,7 @@ use crate::dialect::Positions;
 use crate::error::{Error, Result};
 use crate::interrupt::{InterruptOnDrop, interruptible};
 use crate::read::Planned;
-use crate::rewrite::shown_name;
+use crate::rewrite::{shown_name, without_marks};
 
 /// Batches that wait for their taker at most.
 const BATCHES_AHEAD: usize = 2;
@@ -165,7 +165,26 @@ pub fn at_hand(batch: &RecordBatch, basis: String) -> Result<RowsAnswer> {
     Ok(RowsAnswer { schema: shape.schema, columns: shape.columns, stream, basis })
 }
 
+/// Returns rows of texts about a plan with the columns' names as they are outside.
+pub fn unmarked(answer: RowsAnswer) -> RowsAnswer {
+    let text = |column: &ArrayRef| -> ArrayRef {
+        match column.as_string_opt::<i32>() {
+            Some(texts) => {
+                let texts = texts.iter().map(|text| text.map(without_marks));
+                Arc::new(texts.collect::<StringArray>())
+            }
+            None => Arc::clone(column),
+        }
+    };
+    let rows = answer.stream.map(move |batch| {
+        let batch = batch?;
+        let columns = batch.columns().iter().map(text).collect();
+        Ok(RecordBatch::try_new(batch.schema(), columns)?)
+    });
+    RowsAnswer { stream: rows.boxed(), ..answer }
+}
+
 /// Shows a physical plan's text, for tests and EXPLAIN.
 pub fn plan_text(plan: &dyn ExecutionPlan) -> String {
-    datafusion::physical_plan::displayable(plan).indent(false).to_string()
+    without_marks(&datafusion::physical_plan::displayable(plan).indent(false).to_string())
 }

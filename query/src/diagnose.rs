@@ -7,6 +7,7 @@ use datafusion::sql::sqlparser::tokenizer::Location;
 
 use crate::dialect::Positions;
 use crate::error::{Error, Result, SqlState};
+use crate::rewrite::without_marks;
 
 /// Adds what a statement's text tells to the errors of its planning and running.
 pub trait Diagnose<T> {
@@ -180,6 +181,7 @@ fn first_line(message: &str) -> String {
 
 /// Replaces the unique names of table references (`visits#2`) by the tables' names.
 fn shown(text: &str) -> String {
+    let text = without_marks(text);
     let mut out = String::with_capacity(text.len());
     let mut parts = text.split('#');
     out.push_str(parts.next().unwrap_or_default());

@@ -11,7 +11,7 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::LogicalPlanBuilder;
 use everwhen_storage::{Basis, Definitions, Store, SystemTime, Tenant, TxId, ValidTime};
 
-use crate::answer::{RowsAnswer, at_hand, start};
+use crate::answer::{RowsAnswer, at_hand, start, unmarked};
 use crate::basis::{basis_token, parse_basis, reach};
 use crate::catalog::{self, Catalogs, Names};
 use crate::constants::Constants;
@@ -348,7 +348,8 @@ impl Inner {
                     .and_then(LogicalPlanBuilder::build)
                     .diagnosed(positions)?;
                 let planned = Planned { state, plan };
-                Ok(Outcome::Rows(start(planned, positions.clone(), self.token(basis)).await?))
+                let rows = start(planned, positions.clone(), self.token(basis)).await?;
+                Ok(Outcome::Rows(unmarked(rows)))
             }
             ParsedStatement::Show(show) => self.show(request, show).await,
             ParsedStatement::Define(definition) => {

@@ -4,6 +4,7 @@ use arrow::datatypes::DataType;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Sort, SortExpr};
 
 use crate::error::{Error, Result, SqlState};
+use crate::rewrite::shown_name;
 
 /// Which rows of a query are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +64,10 @@ fn every_column(plan: &LogicalPlan) -> Result<Vec<SortExpr>> {
         .iter()
         .map(|(relation, field)| {
             if matches!(field.data_type(), DataType::Union(..) | DataType::Map(..)) {
-                let message =
-                    format!("pages need an order, and column \"{}\" has none", field.name());
+                let message = format!(
+                    "pages need an order, and column \"{}\" has none",
+                    shown_name(field.name())
+                );
                 return Err(Error::unsupported(message).with_hint("cast it to text"));
             }
             Ok(Expr::from((relation, field)).sort(true, false))

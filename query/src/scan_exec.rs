@@ -42,8 +42,6 @@ use crate::versions::VersionColumns;
 const BATCH_ROWS: usize = 8_192;
 /// One in so many keys is guessed to be in a range of them.
 const RANGE_SHARE: usize = 4;
-/// One in so many keys is guessed to be found by an index.
-const FOUND_SHARE: usize = 16;
 /// Batches that wait for their taker at most.
 const BATCHES_AHEAD: usize = 2;
 
@@ -103,11 +101,11 @@ impl ScanExec {
     /// Returns about how many rows there will be: of the keys that are read, one version each.
     fn rows_about(&self) -> Option<usize> {
         let size = usize::try_from(self.size?).unwrap_or(usize::MAX);
-        let rows = match (&self.keys, &self.lookup) {
-            (Keys::Among(keys), _) => size.min(keys.len()),
-            (_, Some(_)) => size / FOUND_SHARE,
-            (Keys::Within(_), None) => size / RANGE_SHARE,
-            (Keys::All, None) => size,
+        // Indexes come and go; what they lead to is no fewer rows for the plan.
+        let rows = match &self.keys {
+            Keys::Among(keys) => size.min(keys.len()),
+            Keys::Within(_) => size / RANGE_SHARE,
+            Keys::All => size,
         };
         Some(rows.max(1).min(self.limit.unwrap_or(usize::MAX)))
     }

@@ -19,10 +19,12 @@ impl Threads {
         if count > 0 {
             builder.worker_threads(count);
         }
+        // Threads begin as those that start them, which may be one of these.
+        let niceness = niceness().filter(|_| nice > 0).map(|own| own + i16::from(nice));
         let runtime = builder
             .thread_name(name)
             .thread_stack_size(everwhen_query::QUERY_STACK_BYTES)
-            .on_thread_start(move || stand_back(nice))
+            .on_thread_start(move || niceness.into_iter().for_each(stand_back))
             .enable_all()
             .build()?;
         Ok(Self(Some(runtime)))
@@ -42,26 +44,38 @@ impl Drop for Threads {
     }
 }
 
-/// Lets the other threads of the process run before this one, where the system knows how.
+/// Lets threads that are less nice run before this one, where the system knows how.
 #[cfg(target_os = "linux")]
-fn stand_back(nice: u8) {
+fn stand_back(nice: i16) {
     use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 
-    let value = if nice == 0 { None } else { ThreadPriorityValue::try_from(priority(nice)).ok() };
-    let Some(value) = value else { return };
+    let Ok(value) = ThreadPriorityValue::try_from(priority(nice)) else { return };
     if let Err(error) = set_current_thread_priority(ThreadPriority::Crossplatform(value)) {
         tracing::debug!(?error, nice, "a thread keeps its priority");
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-const fn stand_back(_: u8) {}
+const fn stand_back(_: i16) {}
+
+#[cfg(not(target_os = "linux"))]
+const fn niceness() -> Option<i16> {
+    None
+}
+
+/// Returns the niceness of the thread that asks: proc(5), field 19, counted after the name.
+#[cfg(target_os = "linux")]
+fn niceness() -> Option<i16> {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").ok()?;
+    let (_, after) = stat.rsplit_once(") ")?;
+    after.split(' ').nth(16)?.parse().ok()
+}
 
 /// Returns the priority, 0 to 99, that the library turns into a niceness: from 19 down to -20, each a
 /// fortieth of the way, of which this is the middle.
 #[cfg(target_os = "linux")]
-fn priority(nice: u8) -> u8 {
-    let from_least = 37_u16.saturating_sub(2 * u16::from(nice.min(NICE_MAX)));
+fn priority(nice: i16) -> u8 {
+    let from_least = 37 - 2 * nice.clamp(-20, i16::from(NICE_MAX));
     u8::try_from(99 * from_least / 78).unwrap_or(0)
 }
 
@@ -69,16 +83,9 @@ fn priority(nice: u8) -> u8 {
 mod tests {
     use super::*;
 
-    /// The niceness of the thread that asks: proc(5), field 19, counted after the name.
-    fn niceness() -> i32 {
-        let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
-        let (_, after) = stat.rsplit_once(") ").unwrap();
-        after.split(' ').nth(16).unwrap().parse().unwrap()
-    }
-
     #[test]
     fn threads_stand_back_as_far_as_they_are_told() {
-        let own = niceness();
+        let own = niceness().unwrap();
         for nice in 1..=NICE_MAX {
             let threads = Threads::start("nice", 1, nice).unwrap();
             let told = async { niceness() };
@@ -86,9 +93,9 @@ mod tests {
             let blocking = threads.handle().spawn_blocking(niceness);
             let wait = Builder::new_current_thread().build().unwrap();
             let found = wait.block_on(async { (working.await.unwrap(), blocking.await.unwrap()) });
-            let expected = i32::from(nice).max(own);
+            let expected = Some((own + i16::from(nice)).min(i16::from(NICE_MAX)));
             assert_eq!(found, (expected, expected));
         }
-        assert_eq!(niceness(), own, "nobody else does");
+        assert_eq!(niceness(), Some(own), "nobody else does");
     }
 }

@@ -26,7 +26,7 @@ use crate::tx::TxId;
 const SIZE: &[u8] = b"size\0";
 /// The count over which its share is a step.
 const SHARE: u64 = 8;
-/// Counts that the writer keeps at hand.
+/// Counts that the writer keeps at hand from one group to the next.
 const KNOWN_MAX: usize = 1 << 16;
 
 /// The counts that the writer goes on from.
@@ -59,11 +59,16 @@ impl Sizes {
         if let Some(next) = next {
             put(engine, writes, &entry_key(&of_table, tx), next);
         }
-        if known.len() >= KNOWN_MAX {
-            known.clear();
-        }
         known.insert(of_table, next.or(count));
         Ok(())
+    }
+
+    /// Looks counts up again where too many are at hand. Not while some are in no entry yet.
+    pub(crate) fn bound(&self) {
+        let mut known = self.known.lock();
+        if known.len() > KNOWN_MAX {
+            known.clear();
+        }
     }
 
     /// Looks counts up again before going on from them.
@@ -72,21 +77,36 @@ impl Sizes {
     }
 }
 
-/// The counts of tenants in a table that was empty, from its keys in the order of their first transactions.
-#[derive(Debug, Default)]
-pub(crate) struct Counting {
+/// The counts of tenants in a table that was empty, from its keys in the order of their first transactions;
+/// keys that were erased from it count.
+pub(crate) struct Counting<'e> {
+    engine: &'e Engine,
     counts: HashMap<Vec<u8>, u64>,
     /// Keys and counts.
     pub(crate) entries: Vec<(Vec<u8>, u64)>,
 }
 
-impl Counting {
+impl<'e> Counting<'e> {
+    /// Starts from what is stored.
+    pub(crate) fn new(engine: &'e Engine) -> Self {
+        Self { engine, counts: HashMap::new(), entries: Vec::new() }
+    }
+
     /// Counts a key, of which the hash is given.
-    pub(crate) fn add(&mut self, of_table: &[u8], hash: u64, tx: TxId) {
-        let count = self.counts.get(of_table).copied().unwrap_or(0);
-        let Some(next) = after(count, hash) else { return };
-        self.entries.push((entry_key(of_table, tx), next));
-        self.counts.insert(of_table.to_vec(), next);
+    ///
+    /// # Errors
+    /// Whatever reading reports.
+    pub(crate) fn add(&mut self, of_table: &[u8], hash: u64, tx: TxId) -> Result<()> {
+        let count = match self.counts.get(of_table) {
+            Some(count) => *count,
+            None => entry_at(self.engine, of_table, TxId::END)?.unwrap_or(0),
+        };
+        let next = after(count, hash);
+        if let Some(next) = next {
+            self.entries.push((entry_key(of_table, tx), next));
+        }
+        self.counts.insert(of_table.to_vec(), next.unwrap_or(count));
+        Ok(())
     }
 }
 
@@ -221,6 +241,30 @@ mod tests {
         assert_eq!(told[2].1, told[3].1, "keys that were there count no second time");
         assert_eq!(store.keys_at(TABLE, &none, store.latest().tx).unwrap(), None);
         assert_eq!(store.keys_at(TableId(2), &some, store.latest().tx).unwrap(), None);
+    }
+
+    #[test]
+    fn what_was_counted_and_not_written_is_forgotten() {
+        let directory = Directory::new();
+        let store = open(&directory.0).unwrap();
+        define(&store);
+        store.close().unwrap();
+        let engine = Engine::open(&directory.0, 8 << 20).unwrap();
+        let (sizes, tenant, tx) = (Sizes::default(), Tenant::default(), TxId::new(9));
+        let add = |writes: &mut WriteBatch, key: &[u8]| {
+            sizes.add(&engine, writes, (&tenant, TABLE), key, tx).unwrap();
+        };
+        let mut refused = WriteBatch::default();
+        for key in [b"a", b"b", b"c"] {
+            add(&mut refused, key);
+        }
+        drop(refused);
+        sizes.forget();
+        let mut writes = WriteBatch::default();
+        add(&mut writes, b"a");
+        add(&mut writes, b"b");
+        engine.write(writes, true).unwrap();
+        assert_eq!(keys_at(&engine, TABLE, &tenant, tx).unwrap(), Some(2));
     }
 
     #[test]

@@ -328,6 +328,8 @@ impl Writer {
                 }
             }
             Err(error) => {
+                // Keys that are not there were counted.
+                self.sizes.forget();
                 if !matches!(error, Error::DiskFull { .. }) {
                     tracing::error!(%error, batches = batches.len(), "a commit failed");
                 }
@@ -409,6 +411,7 @@ impl Writer {
             None => Arc::clone(&self.tables),
         };
         self.erased.prepare(batches);
+        self.sizes.bound();
         let last = (self.last_tx, self.last_time);
         let (tenants, erased, sizes) = (&self.tenants, &self.erased, &self.sizes);
         let mut group = Group::new(&engine, &tables, tenants, erased, sizes, last);

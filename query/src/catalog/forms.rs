@@ -30,7 +30,10 @@ fn among_rows(expr: &mut Expr) {
         if let Expr::InSubquery { expr, subquery, negated } = part {
             let not = if *negated { "NOT " } else { "" };
             let array = format!("SELECT array_agg(item) FROM ({subquery}) AS rows(item)");
-            let text = format!("{not}coalesce(array_has(({array}), {expr}), false)");
+            let text = format!(
+                "CASE WHEN {expr} IS NOT NULL \
+                 THEN {not}coalesce(array_has(({array}), {expr}), false) END"
+            );
             if let Some(parsed) = parse(&text) {
                 *part = parsed;
             }

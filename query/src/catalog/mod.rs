@@ -53,7 +53,14 @@ pub struct Names {
 
 /// The sessions by who asks and the definitions that they show.
 #[derive(Default)]
-pub struct Catalogs(Mutex<Vec<Kept>>);
+pub struct Catalogs {
+    sessions: Mutex<Vec<Kept>>,
+    /// What the last definitions list, which is the same whoever asks.
+    listed: Mutex<Option<AllListed>>,
+}
+
+/// What definitions list.
+type AllListed = (Arc<Definitions>, Arc<[Listed]>);
 
 struct Kept {
     names: Names,
@@ -72,11 +79,9 @@ impl Catalogs {
         if let Some(session) = self.kept(names, definitions) {
             return Ok(session);
         }
-        let defaults = Defaults::default();
-        let reading = Reading { ctx, definitions, defaults, system_tables: &inner.system_tables };
-        let listed = listed::all(&reading).await;
+        let listed = self.listed(inner, definitions, ctx).await;
         let session = build(inner, names, definitions, &listed)?;
-        let mut kept = self.0.lock();
+        let mut kept = self.sessions.lock();
         if kept.len() >= KEPT_MAX {
             kept.remove(0);
         }
@@ -88,8 +93,26 @@ impl Catalogs {
         Ok(session)
     }
 
+    async fn listed(
+        &self,
+        inner: &Inner,
+        definitions: &Arc<Definitions>,
+        ctx: &StatementContext,
+    ) -> Arc<[Listed]> {
+        if let Some((of, listed)) = &*self.listed.lock()
+            && Arc::ptr_eq(of, definitions)
+        {
+            return Arc::clone(listed);
+        }
+        let defaults = Defaults::default();
+        let reading = Reading { ctx, definitions, defaults, system_tables: &inner.system_tables };
+        let listed: Arc<[Listed]> = listed::all(&reading).await.into();
+        *self.listed.lock() = Some((Arc::clone(definitions), Arc::clone(&listed)));
+        listed
+    }
+
     fn kept(&self, names: &Names, definitions: &Arc<Definitions>) -> Option<SessionContext> {
-        let kept = self.0.lock();
+        let kept = self.sessions.lock();
         let found = kept
             .iter()
             .find(|one| one.names == *names && Arc::ptr_eq(&one.definitions, definitions));

@@ -345,16 +345,16 @@ impl Accumulator for DecimalSum {
     }
 
     fn evaluate(&mut self) -> DataFusionResult<ScalarValue> {
-        if let Some(kept) = &mut self.kept {
-            self.sum = None;
-            for state in kept.state()? {
-                let ScalarValue::List(kept) = state else {
-                    return datafusion::common::internal_err!("distinct values are {state:?}");
-                };
-                self.add(decimals(&[Arc::clone(kept.values())])?);
-            }
+        let Some(kept) = &mut self.kept else { return fitting(self.sum, &self.output) };
+        // In whatever order they are kept.
+        let mut all = SlidingDecimals { rows: 0, sum: i256::ZERO, output: self.output.clone() };
+        for state in kept.state()? {
+            let ScalarValue::List(kept) = state else {
+                return datafusion::common::internal_err!("distinct values are {state:?}");
+            };
+            all.update_batch(&[Arc::clone(kept.values())])?;
         }
-        fitting(self.sum, &self.output)
+        SlidingDecimals::evaluate(&all)
     }
 
     fn size(&self) -> usize {

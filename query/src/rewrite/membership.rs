@@ -6,9 +6,10 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CaseWhen, Expr, Ident, Query, Select, SelectItem, SetExpr, TableAlias,
-    TableAliasColumnDef, TableFactor, TableWithJoins, Value, VisitMut, VisitorMut,
+    TableAliasColumnDef, TableFactor, TableWithJoins, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 
+use super::twice::holds_query;
 use crate::dialect::{call, empty_select, query_of};
 
 /// The name of the column that a value is looked for in.
@@ -17,13 +18,18 @@ const VALUE: &str = "__value";
 /// Puts in the place of every IN over a sub-query of a select list what it means (ISO/IEC 9075-2, 8.4 and 8.9): true
 /// where a row is equal, else unknown where one might be, else false. The sub-queries have their tables
 /// already, so they may stand there more than once.
-pub fn count_instead(projection: &mut Vec<SelectItem>) {
-    let ControlFlow::Continue(()) = projection.visit(&mut Outermost { depth: 0 });
+///
+/// Returns how many tables and SELECTs came to stand there more than before.
+pub fn count_instead(projection: &mut Vec<SelectItem>) -> u64 {
+    let mut outermost = Outermost { depth: 0, copied: 0 };
+    let ControlFlow::Continue(()) = projection.visit(&mut outermost);
+    outermost.copied
 }
 
 struct Outermost {
     /// Sub-queries around the place.
     depth: usize,
+    copied: u64,
 }
 
 impl VisitorMut for Outermost {
@@ -42,9 +48,31 @@ impl VisitorMut for Outermost {
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Infallible> {
         if self.depth == 0
             && let Expr::InSubquery { expr: value, subquery, negated } = expr
+            // What stands in the place of one has sub-queries too, so that copies of copies never come about.
+            && !holds_query(value)
         {
+            let mut size = Size(0);
+            let ControlFlow::Continue(()) = Visit::visit(&**subquery, &mut size);
+            self.copied = self.copied.saturating_add(2 * size.0);
             *expr = counted(value, subquery, *negated);
         }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Tables and SELECTs.
+struct Size(u64);
+
+impl Visitor for Size {
+    type Break = Infallible;
+
+    fn pre_visit_query(&mut self, _query: &Query) -> ControlFlow<Infallible> {
+        self.0 += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, _table: &TableFactor) -> ControlFlow<Infallible> {
+        self.0 += 1;
         ControlFlow::Continue(())
     }
 }

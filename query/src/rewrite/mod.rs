@@ -15,6 +15,7 @@ mod wildcard;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -23,11 +24,12 @@ use everwhen_storage::{ColumnId, Definitions, TableDef};
 
 use self::from::FromList;
 use self::hidden::HiddenNames;
-use self::scope::{Cte, Relation, Scope};
+use self::scope::{Cte, Scope};
 use crate::dialect::{BoundExpr, Clauses, ParsedQuery, normal, unclaimed};
 use crate::error::{Error, Result, SqlState};
 
-pub(crate) use self::twice::{is_twice, shown_name};
+pub(crate) use self::scope::Relation;
+pub(crate) use self::twice::{is_twice, name_apart, shown_name, without_marks};
 
 /// What the pass must know about the store and the request.
 pub struct RewriteInput<'a> {
@@ -117,6 +119,7 @@ pub fn rewrite(parsed: &ParsedQuery, input: &RewriteInput<'_>) -> Result<Rewritt
         tables: Vec::new(),
         system_tables: Vec::new(),
         lookups: 0,
+        ordered: HashSet::new(),
         depth: 0,
         in_stored_view: false,
         written_out: 0,
@@ -141,6 +144,8 @@ struct Rewriter<'a> {
     system_tables: Vec<String>,
     /// Look-ups made into joins, and sub-queries of ANY and ALL named, so far.
     lookups: usize,
+    /// Names that the ORDER BY of the statement, or of the view that is rewritten, refers to.
+    ordered: HashSet<String>,
     /// Views around the place that is rewritten.
     depth: usize,
     /// One of them is stored, so that names in it mean nothing of the session.
@@ -175,6 +180,9 @@ impl Rewriter<'_> {
                 self.written_out = before;
                 scope.ctes.push(Cte { name, columns, tables });
             }
+        }
+        if outer.parent.is_none() {
+            self.ordered = twice::ordered(query.order_by.as_ref());
         }
         let (relations, columns) = self.body(&mut query.body, &scope)?;
         let inner = Scope { parent: Some(&scope), relations, ..Scope::default() };
@@ -246,7 +254,8 @@ impl Rewriter<'_> {
             Scope { parent: Some(scope), relations: from.relations, ..Scope::default() };
         exists::count_instead(&mut select.projection);
         self.expressions(&mut select.projection, &inner)?;
-        membership::count_instead(&mut select.projection);
+        let copied = membership::count_instead(&mut select.projection);
+        self.count_tables(copied)?;
         self.expressions(&mut select.selection, &inner)?;
         self.expressions(&mut select.distinct, &inner)?;
         self.expressions(&mut select.group_by, &inner)?;
@@ -255,9 +264,10 @@ impl Rewriter<'_> {
         self.expressions(&mut select.qualify, &inner)?;
         inner.relations.extend(scalar::lift(self, select));
         let columns = wildcard::expand(&mut select.projection, &inner.relations, &self.clauses)?;
-        let is_outermost =
-            self.depth == 0 && scope.parent.is_some_and(|outer| outer.parent.is_none());
-        twice::name_apart(&mut select.projection, &inner.relations, is_outermost);
+        // Nobody but its ORDER BY refers to the names of a statement or a view.
+        let is_outermost = scope.parent.is_some_and(|outer| outer.parent.is_none());
+        let ordered = is_outermost.then_some(&self.ordered);
+        name_apart(&mut select.projection, &inner.relations, ordered);
         Ok((inner.relations, columns))
     }
 

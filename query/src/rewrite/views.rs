@@ -40,9 +40,11 @@ impl Rewriter<'_> {
         let outer_hidden = mem::replace(&mut self.hidden, hidden);
         let outer_clauses = mem::replace(&mut self.clauses, parsed.clauses);
         let outer_stored = mem::replace(&mut self.in_stored_view, !view.temporary);
+        let outer_ordered = mem::take(&mut self.ordered);
         self.depth += 1;
         let columns = self.query(&mut parsed.query, &Scope::default());
         self.depth -= 1;
+        self.ordered = outer_ordered;
         self.in_stored_view = outer_stored;
         let inner = mem::replace(&mut self.clauses, outer_clauses);
         self.hidden = outer_hidden;

@@ -1,5 +1,7 @@
 //! `*` and `t.*` where a table shows more to the planner than to the user.
 
+use std::collections::HashSet;
+
 use datafusion::sql::sqlparser::ast::{
     ExcludeSelectItem, Expr, Ident, ObjectName, SelectItem, SelectItemQualifiedWildcardKind,
     WildcardAdditionalOptions,
@@ -59,7 +61,7 @@ pub fn expand(
 
 fn columns_of(relation: &Relation, hides: impl Fn(&str) -> bool, into: &mut Vec<SelectItem>) {
     match &relation.columns {
-        Some(columns) if columns.iter().all(|name| !name.is_empty()) => {
+        Some(columns) if are_told_apart(columns) => {
             for name in columns.iter().filter(|name| !hides(name)) {
                 let column = Ident::with_quote('"', name.as_str());
                 let parts = vec![relation.ident.clone(), column];
@@ -81,6 +83,12 @@ fn columns_of(relation: &Relation, hides: impl Fn(&str) -> bool, into: &mut Vec<
             ));
         }
     }
+}
+
+/// True where each column has a name, and no other one's.
+fn are_told_apart(columns: &[String]) -> bool {
+    let mut seen = HashSet::new();
+    columns.iter().all(|name| !name.is_empty() && seen.insert(name))
 }
 
 /// Returns the columns that EXCLUDE names; other options of a `*` are refused.

@@ -1,5 +1,6 @@
 //! RETURNING: the rows that a write touches, through the statement's own select list.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -13,9 +14,12 @@ use everwhen_storage::{ColumnId, ColumnType, TableDef, ValidTime, Value};
 use crate::answer::Shape;
 use crate::columns::{ColumnBuilder, field_of, period_field, period_type};
 use crate::diagnose::Diagnose;
-use crate::dialect::{Delete, Insert, Positions, Update, empty_select, query_of, table_factor};
+use crate::dialect::{
+    Delete, Insert, Positions, Update, empty_select, normal, query_of, table_factor,
+};
 use crate::error::Result;
 use crate::read::plan_query;
+use crate::rewrite::{Relation, name_apart};
 use crate::session::{StatementContext, session_with};
 
 /// A row that a write touches.
@@ -129,7 +133,7 @@ impl Returning {
         let names_period = format!("{:?}", self.items).contains("_valid_");
         let batch = self.batch(names_period)?;
         let provider = MemTable::try_new(batch.schema(), vec![vec![batch]])?;
-        let name = crate::dialect::normal(&self.target);
+        let name = normal(&self.target);
         let state = session_with(ctx, vec![(name, Arc::new(provider))], Vec::new())?;
         let alias = self.alias.clone().map(|name| ast::TableAlias {
             explicit: true,
@@ -137,8 +141,13 @@ impl Returning {
             columns: Vec::new(),
             at: None,
         });
+        let columns = self.table.star().iter().map(|column| column.name.clone()).collect();
+        let known = self.alias.as_ref().unwrap_or(&self.target);
+        let relation = Relation::plain(known.clone(), normal(known), Some(columns));
+        let mut projection = self.items.clone();
+        name_apart(&mut projection, &[relation], Some(&HashSet::new()));
         let select = ast::Select {
-            projection: self.items.clone(),
+            projection,
             from: vec![TableWithJoins {
                 relation: table_factor(self.target.clone(), alias),
                 joins: Vec::new(),

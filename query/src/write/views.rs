@@ -1,5 +1,6 @@
 //! CREATE VIEW and DROP VIEW: definitions that query owns, made in the writer's turn.
 
+use arrow::datatypes::SchemaRef;
 use everwhen_storage::{Batch, DefinitionChange, DefinitionKind, Definitions, Store, Tenant};
 
 use super::answer_of;
@@ -9,6 +10,7 @@ use crate::dialect::parse_query;
 use crate::engine::WriteAnswer;
 use crate::error::{Error, Result, SqlState};
 use crate::read::{Defaults, Reading};
+use crate::rewrite::{is_twice, shown_name};
 use crate::session::StatementContext;
 use crate::statements::{CreateView, DropView};
 use crate::system_tables::SystemTables;
@@ -93,11 +95,21 @@ async fn check_columns(
     system_tables: &SystemTables,
     create: &CreateView,
 ) -> Result<()> {
-    let columns = columns_of(ctx, definitions, system_tables, &create.query)
+    let schema = columns_of(ctx, definitions, system_tables, &create.query)
         .await
         .map_err(|error| error.within("in the view's query"))?;
-    if !create.columns.is_empty() && create.columns.len() != columns {
-        let named = create.columns.len();
+    let (named, columns) = (create.columns.len(), schema.fields().len());
+    let mut names = schema.fields().iter().map(|field| field.name());
+    if named == 0
+        && let Some(name) = names.find(|name| is_twice(name))
+    {
+        let name = shown_name(name);
+        let message = format!("column \"{name}\" stands twice in the view's query");
+        return Err(Error::new(SqlState::DuplicateColumn, message)
+            .at(create.position)
+            .with_hint("name the columns: CREATE VIEW v (a, b) AS .."));
+    }
+    if named > 0 && named != columns {
         let message = format!("the view names {named} columns, its query has {columns}");
         return Err(Error::new(SqlState::InvalidTableDefinition, message).at(create.position));
     }
@@ -127,18 +139,17 @@ pub(super) async fn go_on(
     Ok(())
 }
 
-/// Plans a query over some definitions and returns how many columns it has.
+/// Plans a query over some definitions and returns its columns.
 async fn columns_of(
     ctx: &StatementContext,
     definitions: &Definitions,
     system_tables: &SystemTables,
     query: &str,
-) -> Result<usize> {
+) -> Result<SchemaRef> {
     let parsed = parse_query(query, &ParseLimits::default())?;
     check(&parsed)?;
     let reading = Reading { ctx, definitions, defaults: Defaults::default(), system_tables };
-    let planned = reading.plan(&parsed).await?;
-    Ok(planned.plan.schema().fields().len())
+    reading.schema(&parsed).await
 }
 
 /// Drops a view: the session's, where it has one of the name.

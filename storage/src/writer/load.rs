@@ -6,6 +6,7 @@ use std::path::Path;
 use rocksdb::Options;
 
 use crate::batch::{Committed, Origin, Write, WriteKind};
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::families::{self, Family};
 use crate::journal::{self, JournalEntry, ReplayDetail};
@@ -143,7 +144,7 @@ impl Writer {
             done.push(files.finish()?);
         }
         progress(LoadProgress::Publishing);
-        let sizes = counted(folding.firsts.finish()?)?;
+        let sizes = counted(&self.engine, folding.firsts.finish()?)?;
         let (last_tx, last_time) = last;
         Ok(Prepared { files: done, tenants, sizes, last_tx, last_time })
     }
@@ -357,12 +358,12 @@ impl Group<'_> {
 }
 
 /// Counts keys in the order of their first transactions.
-fn counted(mut firsts: Merge) -> Result<Vec<(Vec<u8>, u64)>> {
-    let mut counting = sizes::Counting::default();
+fn counted(engine: &Engine, mut firsts: Merge) -> Result<Vec<(Vec<u8>, u64)>> {
+    let mut counting = sizes::Counting::new(engine);
     while let Some((tx, mut first)) = firsts.next()? {
         let tx = TxId::new(key::split_number(tx)?);
         let hash = u64::from_le_bytes(crate::row::take_array(&mut first)?);
-        counting.add(first, hash, tx);
+        counting.add(first, hash, tx)?;
     }
     Ok(counting.entries)
 }

@@ -83,11 +83,13 @@ fn bomb(kind: usize, random: &mut StdRng) -> String {
         44 => format!("SELECT power({many}, {many}), factorial({}), exp({many})", many % 1000),
         45 => format!("SELECT date_bin(INTERVAL '1 second', TIMESTAMP '2026-01-01', TIMESTAMP '0001-01-01') - INTERVAL '{many} years'"),
         46 => format!("SELECT to_char(now() + INTERVAL '{many} days', '{}')", "%Y".repeat(1_000)),
+        47 => format!("SELECT {}1{}", "1 IN (SELECT ".repeat(deep % 60), ")".repeat(deep % 60)),
+        48 => format!("SELECT true{}", " IN (SELECT true)".repeat(deep % 2_000)),
         _ => format!("EXPLAIN ANALYZE SELECT count(*) FROM range({many}) a, range({many}) b"),
     }
 }
 
-const KINDS: usize = 48;
+const KINDS: usize = 50;
 /// What 99 of 100 look-ups take at most beside all that. The goal is 10 ms, which a quiet machine
 /// keeps and one with other work does not.
 const LOOK_UP_MAX: Duration = Duration::from_millis(50);
