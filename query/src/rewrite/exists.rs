@@ -4,38 +4,16 @@ use std::convert::Infallible;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, GroupByExpr, Query, Select, SelectItem, SetExpr, Value, VisitMut,
-    VisitorMut,
+    BinaryOperator, Expr, GroupByExpr, Query, Select, SelectItem, SetExpr, Value,
 };
 
+use super::outermost;
 use crate::dialect::call;
 
 /// Puts `(SELECT count(*) > 0 ..)` in the place of every EXISTS of a select list.
 pub fn count_instead(projection: &mut Vec<SelectItem>) {
-    let ControlFlow::Continue(()) = projection.visit(&mut Outermost { depth: 0 });
-}
-
-struct Outermost {
-    /// Sub-queries around the place.
-    depth: usize,
-}
-
-impl VisitorMut for Outermost {
-    type Break = Infallible;
-
-    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Infallible> {
-        self.depth += 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Infallible> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Infallible> {
-        if self.depth == 0
-            && let Expr::Exists { subquery, negated } = expr
+    let ControlFlow::Continue(()) = outermost::each::<_, Infallible>(projection, |expr| {
+        if let Expr::Exists { subquery, negated } = expr
             && let Some(select) = plain(subquery)
         {
             let operator = if *negated { BinaryOperator::Eq } else { BinaryOperator::Gt };
@@ -48,7 +26,7 @@ impl VisitorMut for Outermost {
             *expr = Expr::Subquery(subquery.clone());
         }
         ControlFlow::Continue(())
-    }
+    });
 }
 
 fn number(text: &str) -> Expr {

@@ -6,9 +6,10 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CaseWhen, Expr, Ident, Query, Select, SelectItem, SetExpr, TableAlias,
-    TableAliasColumnDef, TableFactor, TableWithJoins, Value, Visit, VisitMut, Visitor, VisitorMut,
+    TableAliasColumnDef, TableFactor, TableWithJoins, Value, Visit, Visitor,
 };
 
+use super::outermost;
 use super::twice::holds_query;
 use crate::dialect::{call, empty_select, query_of};
 
@@ -21,43 +22,20 @@ const VALUE: &str = "__value";
 ///
 /// Returns how many tables and SELECTs came to stand there more than before.
 pub fn count_instead(projection: &mut Vec<SelectItem>) -> u64 {
-    let mut outermost = Outermost { depth: 0, copied: 0 };
-    let ControlFlow::Continue(()) = projection.visit(&mut outermost);
-    outermost.copied
-}
-
-struct Outermost {
-    /// Sub-queries around the place.
-    depth: usize,
-    copied: u64,
-}
-
-impl VisitorMut for Outermost {
-    type Break = Infallible;
-
-    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Infallible> {
-        self.depth += 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Infallible> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Infallible> {
-        if self.depth == 0
-            && let Expr::InSubquery { expr: value, subquery, negated } = expr
+    let mut copied = 0_u64;
+    let ControlFlow::Continue(()) = outermost::each::<_, Infallible>(projection, |expr| {
+        if let Expr::InSubquery { expr: value, subquery, negated } = expr
             // What stands in the place of one has sub-queries too, so that copies of copies never come about.
             && !holds_query(value)
         {
             let mut size = Size(0);
             let ControlFlow::Continue(()) = Visit::visit(&**subquery, &mut size);
-            self.copied = self.copied.saturating_add(2 * size.0);
+            copied = copied.saturating_add(2 * size.0);
             *expr = counted(value, subquery, *negated);
         }
         ControlFlow::Continue(())
-    }
+    });
+    copied
 }
 
 /// Tables and SELECTs.

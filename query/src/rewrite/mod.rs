@@ -5,6 +5,7 @@ mod exists;
 mod from;
 mod hidden;
 mod membership;
+mod outermost;
 mod quantified;
 mod scalar;
 mod scope;

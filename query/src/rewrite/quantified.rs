@@ -1,13 +1,15 @@
 //! `x < ANY (SELECT ..)` and `x < ALL (SELECT ..)`: the planner compares `x` with the sub-query's
 //! column by their names, so a sub-query over a table name of the query around it gets another.
 
+use std::convert::Infallible;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     Expr, Ident, Query, Select, SelectItem, SetExpr, TableAlias, TableAliasColumnDef, TableFactor,
-    TableWithJoins, VisitMut, VisitorMut,
+    TableWithJoins,
 };
 
+use super::outermost;
 use crate::dialect::{empty_select, normal, query_of};
 use crate::error::{Error, Result};
 
@@ -20,56 +22,40 @@ const VALUE: &str = "__value";
 /// 0A000 where one stands in the select list, which the planner does not have.
 pub fn name_apart(select: &mut Select, next: &mut usize) -> Result<()> {
     let outer = names(&select.from).unwrap_or_default();
-    let mut listed = Outermost { depth: 0, outer: &outer, next: None };
-    if select.projection.visit(&mut listed).is_break() {
+    let listed = outermost::each(&mut select.projection, |expr| match quantified(expr) {
+        Some(_) => ControlFlow::Break(()),
+        None => ControlFlow::Continue(()),
+    });
+    if listed.is_break() {
         let message = "ANY and ALL of a sub-query are not supported in a select list";
         return Err(Error::unsupported(message).with_hint("compare with its min or max there"));
     }
-    let mut named = Outermost { depth: 0, outer: &outer, next: Some(next) };
-    let _ = select.from.visit(&mut named);
-    let _ = select.selection.visit(&mut named);
-    let _ = select.having.visit(&mut named);
-    let _ = select.qualify.visit(&mut named);
-    Ok(())
-}
-
-struct Outermost<'n> {
-    /// Sub-queries around the place.
-    depth: usize,
-    /// Names of the tables of the query that it is in.
-    outer: &'n [String],
-    /// Nothing where there must be none.
-    next: Option<&'n mut usize>,
-}
-
-impl VisitorMut for Outermost<'_> {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
-        self.depth += 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        if self.depth == 0
-            && let Expr::AnyOp { right, .. } | Expr::AllOp { right, .. } = expr
-            && let Expr::Subquery(query) = right.as_mut()
+    let mut named = |expr: &mut Expr| {
+        if let Some(query) = quantified(expr)
+            && !are_apart(query, &outer)
         {
-            let Some(next) = &mut self.next else { return ControlFlow::Break(()) };
-            if are_apart(query, self.outer) {
-                return ControlFlow::Continue(());
-            }
-            **next += 1;
+            *next += 1;
             let name = Ident::with_quote('"', format!("set#{next}"));
             let inner = std::mem::replace(query, Box::new(query_of(nothing())));
             **query = query_of(SetExpr::Select(Box::new(values_of(inner, name))));
         }
-        ControlFlow::Continue(())
+        ControlFlow::<Infallible>::Continue(())
+    };
+    let ControlFlow::Continue(()) = outermost::each(&mut select.from, &mut named);
+    let ControlFlow::Continue(()) = outermost::each(&mut select.selection, &mut named);
+    let ControlFlow::Continue(()) = outermost::each(&mut select.having, &mut named);
+    let ControlFlow::Continue(()) = outermost::each(&mut select.qualify, &mut named);
+    Ok(())
+}
+
+/// Returns the sub-query that an expression compares with by ANY or ALL.
+fn quantified(expr: &mut Expr) -> Option<&mut Box<Query>> {
+    match expr {
+        Expr::AnyOp { right, .. } | Expr::AllOp { right, .. } => match right.as_mut() {
+            Expr::Subquery(query) => Some(query),
+            _ => None,
+        },
+        _ => None,
     }
 }
 

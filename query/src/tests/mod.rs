@@ -16,6 +16,7 @@ mod periods;
 pub(crate) mod random;
 mod reads;
 mod scans;
+mod select_lists;
 mod settings;
 mod short;
 mod spilling;
