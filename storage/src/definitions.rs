@@ -53,9 +53,17 @@ pub struct IndexDef {
     pub id: IndexId,
     pub table: TableId,
     /// Columns whose values lead to keys, in order. No key columns needed: the key is its own index.
+    /// [`ColumnId::VALID_FROM`] stands for the start of a version's valid period.
     pub columns: Vec<ColumnId>,
     /// False until the rows that were there before have been entered.
     pub ready: bool,
+}
+
+impl IndexDef {
+    /// True where the start of versions is among what leads to keys.
+    pub fn has_valid_from(&self) -> bool {
+        self.columns.contains(&ColumnId::VALID_FROM)
+    }
 }
 
 /// One change of the definitions, made by a transaction.

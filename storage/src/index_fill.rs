@@ -9,6 +9,7 @@ use crate::families::Family;
 use crate::key;
 use crate::row::{ArchiveHeader, CurrentHeader, DocumentView, TimelineHeader};
 use crate::schema::{IndexId, Tenant};
+use crate::time::ValidTime;
 use crate::writer::tables::Tables;
 
 /// Entries written at once.
@@ -28,9 +29,9 @@ pub(crate) fn fill(
     for tenant in tenants {
         let prefix = key::table_prefix(tenant, index.table);
         let mut writes = WriteBatch::default();
-        let mut enter = |row_key: &[u8], document: &[u8]| -> Result<bool> {
+        let mut enter = |row_key: &[u8], from: ValidTime, document: &[u8]| -> Result<bool> {
             let document = DocumentView::read(document)?;
-            if let Some(mut entry) = table.index_prefix(index, row_key, &document)? {
+            if let Some(mut entry) = table.index_prefix(index, row_key, from, &document)? {
                 key::put_tenant(&mut entry, tenant);
                 entry.extend_from_slice(row_key);
                 writes.put_cf(into, entry, []);
@@ -48,12 +49,18 @@ pub(crate) fn fill(
             engine.each_from(family, &prefix, &prefix, |key, value| {
                 let row_key = key::without_suffix(&key[prefix.len()..], suffix)?;
                 match family {
-                    Family::Current => {
-                        let (header, document) = CurrentHeader::read(value)?;
-                        if header.tombstone { Ok(true) } else { enter(row_key, document) }
+                    Family::Current => match CurrentHeader::read(value)? {
+                        (header, _) if header.tombstone => Ok(true),
+                        (header, document) => enter(row_key, header.valid_from, document),
+                    },
+                    Family::Timeline => {
+                        let from = key::timeline_from(key)?;
+                        enter(row_key, from, TimelineHeader::read(value)?.1)
                     }
-                    Family::Timeline => enter(row_key, TimelineHeader::read(value)?.1),
-                    Family::Archive => enter(row_key, ArchiveHeader::read(value)?.1),
+                    Family::Archive => {
+                        let (header, document) = ArchiveHeader::read(value)?;
+                        enter(row_key, header.valid.from(), document)
+                    }
                     _ => Err(Error::Corrupt { what: "index", why: "no row family".to_owned() }),
                 }
             })?;

@@ -319,6 +319,16 @@ pub(crate) fn index_prefix(index: IndexId, values: &[Value]) -> Result<Option<Ve
     Ok(Some(out))
 }
 
+/// Returns a prefix of `indexes` keys with one more value.
+///
+/// # Errors
+/// [`Error::Refused`] for a NULL, list or struct.
+pub(crate) fn index_suffixed(prefix: &[u8], value: &Value) -> Result<Vec<u8>> {
+    let mut out = prefix.to_vec();
+    put_value(&mut out, value)?;
+    Ok(out)
+}
+
 /// Takes apart what follows the values in an `indexes` key.
 pub(crate) fn split_index_suffix(mut suffix: &[u8]) -> Result<(Tenant, RowKey)> {
     let tenant = take_tenant(&mut suffix)?;

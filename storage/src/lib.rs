@@ -38,6 +38,7 @@ pub mod schema;
 mod sizes;
 mod skew;
 pub mod snapshot;
+pub mod sort;
 mod standing;
 mod state;
 pub mod store;

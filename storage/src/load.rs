@@ -31,7 +31,6 @@ use crate::time::SystemTime;
 use crate::tx::TxId;
 
 pub(crate) mod files;
-pub(crate) mod sort;
 
 /// One row of a history: a transaction of its own.
 #[derive(Debug, Clone, PartialEq)]

@@ -490,6 +490,11 @@ pub(crate) struct DocumentView<'a> {
 }
 
 impl<'a> DocumentView<'a> {
+    /// Returns how many bytes the values take.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.values.len()
+    }
+
     /// Checks the table of offsets. No bytes at all are the document without fields.
     pub(crate) fn read(mut bytes: &'a [u8]) -> Result<Self> {
         if bytes.is_empty() {

@@ -19,6 +19,11 @@ pub struct TableId(pub u32);
 #[serde(transparent)]
 pub struct ColumnId(pub u32);
 
+impl ColumnId {
+    /// Stands in an index for the start of a version's valid period. No column of a table has it.
+    pub const VALID_FROM: Self = Self(u32::MAX);
+}
+
 /// Identifies a look-up index; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -281,6 +286,11 @@ impl TableDef {
 pub struct RowKey(pub(crate) Vec<u8>);
 
 impl RowKey {
+    /// Takes bytes that were those of a key.
+    pub const fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
     /// Returns the bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

@@ -11,7 +11,7 @@ use crate::scan::keys::{self, Entry};
 use crate::scan::merge::{Believed, Piece, Pieces};
 use crate::scan::point::{self, Found};
 use crate::scan::range::KeyRange;
-use crate::scan::reader::{Current, Reader};
+use crate::scan::reader::{Current, LATER_OF_SOME, Reader};
 use crate::schema::{ColumnId, IndexId, RowKey, TableDef, TableId, Tenant};
 use crate::state::State;
 use crate::time::{Period, SystemTime, ValidTime};
@@ -49,6 +49,11 @@ impl VersionRef<'_> {
     /// Returns the bytes of the key.
     pub const fn key_bytes(&self) -> &[u8] {
         self.key
+    }
+
+    /// Returns how many bytes the values take as they are stored.
+    pub fn bytes(&self) -> usize {
+        self.document.bytes()
     }
 
     /// Returns the key.
@@ -405,6 +410,44 @@ impl View<'_> {
         Ok(versions)
     }
 
+    /// Calls `each` for every version of one key, as shown at the view's transaction, that overlaps
+    /// one of `periods`, which are in order and apart; whole, in order, each once, until it answers
+    /// false. Cost: a seek for each of the periods that the version before does not reach into.
+    /// `each` must not read from this view.
+    pub fn versions_within(
+        &self,
+        table: &TableDef,
+        tenant: &Tenant,
+        key: &RowKey,
+        periods: &[Period<ValidTime>],
+        each: &mut dyn FnMut(&VersionRef<'_>) -> Result<bool>,
+    ) -> Result<bool> {
+        let tx = self.tx();
+        self.check_kept(table.id, Some(table), tx)?;
+        let prefix = key::row_prefix(tenant, table.id, key);
+        let Some(value) = self.reader.current(&prefix)? else { return Ok(true) };
+        let current = Current::read(&value)?;
+        let unchanged = self.reader.is_unchanged(table.id, &prefix, LATER_OF_SOME)?;
+        let target = Target { prefix: &prefix, current, unchanged };
+        let table_prefix = prefix.len() - key.as_bytes().len();
+        let entry = Entry { tenant, target, table_prefix };
+        let mut pieces = Pieces::default();
+        let mut reached = ValidTime::BEGIN;
+        for period in periods {
+            // What began before `reached` has been shown, and ends there at the latest.
+            let from = period.from().max(reached);
+            let Some(window) = Period::nonempty(from, period.to()) else { continue };
+            gather::versions(&self.reader, &target, window, Believed::at(tx), &mut pieces)?;
+            for piece in pieces.iter().filter(|piece| piece.valid.overlaps(&window)) {
+                if !each(&entry_version(&entry, piece, pieces.row(piece))?)? {
+                    return Ok(false);
+                }
+                reached = reached.max(piece.valid.to());
+            }
+        }
+        Ok(true)
+    }
+
     /// Returns keys of a table with a valid bound in `(after, through]`, in order of the bound;
     /// a superset, at most `limit`.
     ///
@@ -434,6 +477,24 @@ impl View<'_> {
         tenant: Option<&Tenant>,
     ) -> Result<Vec<(Tenant, RowKey)>> {
         index::lookup(&self.reader, index, values, tenant)
+    }
+
+    /// Calls `each` with every key that has or had a version with the values `equal` in the index's
+    /// first columns and a value within `[least, most]` in its last, until it answers false; a
+    /// superset, and a key may come more than once. The last column is an integer, a date or an
+    /// instant. `each` may read from this view.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], and whatever `each` reports.
+    pub fn lookup_between(
+        &self,
+        index: IndexId,
+        equal: &[Value],
+        bounds: (&Value, &Value),
+        tenant: &Tenant,
+        each: &mut dyn FnMut(RowKey) -> Result<bool>,
+    ) -> Result<()> {
+        index::lookup_between(&self.reader, index, equal, bounds, tenant, each)
     }
 
     /// Returns the system time of a committed transaction.

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::families::Family;
 use crate::key;
-use crate::schema::{ColumnType, TableId, Tenant};
+use crate::schema::{ColumnId, ColumnType, TableId, Tenant};
 use crate::state::State;
 use crate::time::SystemTime;
 use crate::tx::TxId;
@@ -318,8 +318,11 @@ impl Keys {
             if !self.tables.contains(&index.table) {
                 continue;
             }
-            let columns = index.columns.iter().filter_map(|id| table.column_by_id(*id));
-            let kinds: Vec<&ColumnType> = columns.map(|column| &column.kind).collect();
+            let kind_of = |id: &ColumnId| match *id {
+                ColumnId::VALID_FROM => Some(&ColumnType::Timestamp),
+                id => table.column_by_id(id).map(|column| &column.kind),
+            };
+            let kinds: Vec<&ColumnType> = index.columns.iter().filter_map(kind_of).collect();
             let prefix = index.id.0.to_be_bytes();
             tools.engine.each_from(Family::Indexes, &prefix, &prefix, |entry, _| {
                 for length in &lengths {

@@ -43,6 +43,12 @@ impl KeyRange {
         Ok(Self { from, to })
     }
 
+    /// Builds the range of the keys after one.
+    pub fn after(key: &RowKey) -> Self {
+        // No key begins with another.
+        Self { from: [key.0.as_slice(), &[0]].concat(), to: None }
+    }
+
     /// True where the key is in the range.
     pub fn contains(&self, key: &RowKey) -> bool {
         key.0 >= self.from && self.to.as_ref().is_none_or(|to| key.0 < *to)
@@ -105,6 +111,17 @@ mod tests {
         assert!(some.contains(&key(&[text("a"), Value::Int(3)])));
         assert!(!some.contains(&key(&[text("a"), Value::Int(2)])));
         assert!(!some.contains(&key(&[text("b"), Value::Int(3)])));
+    }
+
+    #[test]
+    fn what_comes_after_a_key_is_all_but_it() {
+        let keys = ["", "\0", "a", "a\0", "a\0b", "ab", "b"].map(|of| key(&[text(of)]));
+        for (at, key) in keys.iter().enumerate() {
+            let after = KeyRange::after(key);
+            let found: Vec<bool> = keys.iter().map(|key| after.contains(key)).collect();
+            let expected: Vec<bool> = (0..keys.len()).map(|other| other > at).collect();
+            assert_eq!(found, expected, "{at}");
+        }
     }
 
     #[test]

@@ -230,13 +230,13 @@ impl Group<'_> {
                     self.bounds.put(&[&key], &[]);
                 }
             }
-            if segment.tx_from == tx {
-                table.index_entries(row_key, &segment.document, |mut key| {
-                    key::put_tenant(&mut key, &state.tenant);
-                    key.extend_from_slice(row_key);
-                    self.indexed.put(&[&key], &[]);
-                })?;
-            }
+            let (version, is_cut) =
+                ((segment.valid.from(), &segment.document), segment.tx_from != tx);
+            table.index_entries(row_key, version, is_cut, |mut key| {
+                key::put_tenant(&mut key, &state.tenant);
+                key.extend_from_slice(row_key);
+                self.indexed.put(&[&key], &[]);
+            })?;
         }
         Ok(())
     }

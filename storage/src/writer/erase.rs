@@ -182,7 +182,8 @@ impl Life {
             }
             // A table that was dropped has no indexes.
             let Ok(indexed) = tables.get(doomed.table) else { continue };
-            indexed.index_entries(row_key.as_bytes(), &document, |mut key| {
+            let version = (valid.from(), &document);
+            indexed.index_entries(row_key.as_bytes(), version, false, |mut key| {
                 key::put_tenant(&mut key, &tenant);
                 key.extend_from_slice(row_key.as_bytes());
                 life.needed.insert(key);

@@ -12,10 +12,10 @@ use crate::families::{self, Family};
 use crate::journal::{self, JournalEntry, ReplayDetail};
 use crate::key;
 use crate::load::files::Files;
-use crate::load::sort::{Merge, Sorter};
 use crate::load::{self, Intent, Job, Load, LoadProgress, LoadRow};
 use crate::schema::{TableId, Tenant};
 use crate::sizes;
+use crate::sort::{Merge, Sorter};
 use crate::time::SystemTime;
 use crate::tx::TxId;
 
@@ -97,7 +97,7 @@ impl Writer {
         let mut read = Reading {
             writer: self,
             table,
-            sorter: Sorter::new(directory, "rows", sort_bytes_max),
+            sorter: Sorter::new(directory, sort_bytes_max),
             journal: files(Family::Transactions),
             entry: None,
             operations: Vec::new(),
@@ -120,16 +120,11 @@ impl Writer {
         if let Some(journal) = journal {
             done.push(journal.finish()?);
         }
-        let elsewhere = [
-            (Family::Changes, "changes"),
-            (Family::Boundaries, "boundaries"),
-            (Family::Indexes, "indexes"),
-        ];
+        let elsewhere = [Family::Changes, Family::Boundaries, Family::Indexes];
         let mut folding = Folding {
             by_row: BY_ROW.into_iter().filter_map(files).collect(),
-            elsewhere: elsewhere
-                .map(|(family, name)| (family, Sorter::new(directory, name, sort_bytes_max / 4))),
-            firsts: Sorter::new(directory, "firsts", sort_bytes_max / 4),
+            elsewhere: elsewhere.map(|family| (family, Sorter::new(directory, sort_bytes_max / 4))),
+            firsts: Sorter::new(directory, sort_bytes_max / 4),
         };
         folding.all(self, sorter.finish()?, rows, &mut *progress)?;
         for files in folding.by_row {

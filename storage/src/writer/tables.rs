@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::key;
 use crate::row::{Document, DocumentView};
 use crate::schema::{ColumnId, ColumnType, Precedence, RowKey, TableDef, TableId};
-use crate::time::SystemTime;
+use crate::time::{SystemTime, ValidTime};
 use crate::value::Value;
 
 /// One table, with what a write looks up in it.
@@ -47,19 +47,21 @@ impl Table {
         }
     }
 
-    /// Calls `each` with the start of every index key that a document gives rise to.
+    /// Calls `each` with the start of every index key that a version gives rise to. `is_cut`: only
+    /// its period is new, so that indexes of values alone have it already.
     pub(crate) fn index_entries(
         &self,
         row_key: &[u8],
-        document: &Document,
+        (valid_from, document): (ValidTime, &Document),
+        is_cut: bool,
         mut each: impl FnMut(Vec<u8>),
     ) -> Result<()> {
         if self.indexes.is_empty() {
             return Ok(());
         }
         let view = document.view()?;
-        for index in &self.indexes {
-            if let Some(prefix) = self.index_prefix(index, row_key, &view)? {
+        for index in self.indexes.iter().filter(|index| !is_cut || index.has_valid_from()) {
+            if let Some(prefix) = self.index_prefix(index, row_key, valid_from, &view)? {
                 each(prefix);
             }
         }
@@ -71,10 +73,15 @@ impl Table {
         &self,
         index: &IndexDef,
         row_key: &[u8],
+        valid_from: ValidTime,
         document: &DocumentView<'_>,
     ) -> Result<Option<Vec<u8>>> {
         let mut values = Vec::with_capacity(index.columns.len());
         for column in &index.columns {
+            if *column == ColumnId::VALID_FROM {
+                values.push(Value::Timestamp(valid_from.micros()));
+                continue;
+            }
             let value = match self.def.key.iter().position(|id| id == column) {
                 Some(at) => {
                     let kinds: Vec<&ColumnType> = self.key_kinds.iter().collect();

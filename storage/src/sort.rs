@@ -2,13 +2,12 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::fs::{self, File};
-use std::io::{BufReader, BufWriter, Read as _, Write};
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::Result;
-
-use super::io;
+use crate::load::io;
 
 /// Runs that are merged at one time; where there are more, so many become one first.
 const RUNS_MAX: usize = 64;
@@ -16,24 +15,24 @@ const RUNS_MAX: usize = 64;
 const READ_BYTES: usize = 256 << 10;
 
 /// Entries to be sorted by key; those of equal keys keep their order.
-pub(crate) struct Sorter {
+///
+/// The files have no names: they are gone with the sorter, and with the process, however it ends.
+pub struct Sorter {
     directory: PathBuf,
-    name: &'static str,
     bytes_max: usize,
     bytes: Vec<u8>,
     /// Start, end of the key, end.
     entries: Vec<(usize, usize, usize)>,
-    runs: Vec<PathBuf>,
-    /// Runs written so far, for their names.
+    runs: Vec<File>,
+    /// Runs written so far.
     written: usize,
 }
 
 impl Sorter {
-    /// Sorts with about `bytes_max` of memory, and files in `directory` named after `name`.
-    pub(crate) fn new(directory: &Path, name: &'static str, bytes_max: usize) -> Self {
+    /// Sorts with about `bytes_max` of memory, and files in `directory` beyond.
+    pub fn new(directory: &Path, bytes_max: usize) -> Self {
         Self {
             directory: directory.to_owned(),
-            name,
             bytes_max,
             bytes: Vec::new(),
             entries: Vec::new(),
@@ -42,8 +41,11 @@ impl Sorter {
         }
     }
 
-    /// Adds an entry.
-    pub(crate) fn add(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+    /// Adds an entry; its key and its value are shorter than 4 GiB.
+    ///
+    /// # Errors
+    /// Those of writing to a file.
+    pub fn add(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         let held = self.bytes.len() + self.entries.len() * size_of::<(usize, usize, usize)>();
         if held + key.len() + value.len() > self.bytes_max && !self.entries.is_empty() {
             self.spill()?;
@@ -63,16 +65,14 @@ impl Sorter {
 
     fn spill(&mut self) -> Result<()> {
         self.sort();
-        let path = self.next_path();
-        let mut out = create(&path)?;
+        let mut out = self.create()?;
         for (start, key_end, end) in &self.entries {
             write(&mut out, &self.bytes[*start..*key_end], &self.bytes[*key_end..*end])
-                .map_err(|source| io(&path, source))?;
+                .map_err(|source| io(&self.directory, source))?;
         }
-        out.flush().map_err(|source| io(&path, source))?;
         self.bytes.clear();
         self.entries.clear();
-        self.runs.push(path);
+        self.close(out)?;
         if self.runs.len() >= RUNS_MAX {
             self.join_runs()?;
         }
@@ -81,41 +81,45 @@ impl Sorter {
 
     /// Makes one run of all that there are.
     fn join_runs(&mut self) -> Result<()> {
-        let path = self.next_path();
-        let mut out = create(&path)?;
         let runs = std::mem::take(&mut self.runs);
-        let sources = runs.iter().map(|run| Source::of_file(run)).collect::<Result<Vec<_>>>()?;
-        let mut merge = Merge::new(sources)?;
+        let mut out = self.create()?;
+        let mut merge = Merge::new(self.sources(runs)?)?;
         while let Some((key, value)) = merge.next()? {
-            write(&mut out, key, value).map_err(|source| io(&path, source))?;
+            write(&mut out, key, value).map_err(|source| io(&self.directory, source))?;
         }
-        out.flush().map_err(|source| io(&path, source))?;
-        drop(merge);
-        for run in runs {
-            fs::remove_file(&run).map_err(|source| io(&run, source))?;
-        }
-        self.runs.push(path);
+        self.close(out)
+    }
+
+    fn create(&mut self) -> Result<BufWriter<File>> {
+        self.written += 1;
+        let file = tempfile::tempfile_in(&self.directory);
+        let file = file.map_err(|source| io(&self.directory, source))?;
+        Ok(BufWriter::with_capacity(1 << 20, file))
+    }
+
+    fn close(&mut self, out: BufWriter<File>) -> Result<()> {
+        let file = out.into_inner().map_err(|error| io(&self.directory, error.into_error()))?;
+        self.runs.push(file);
         Ok(())
     }
 
-    fn next_path(&mut self) -> PathBuf {
-        self.written += 1;
-        self.directory.join(format!("{}-{}.run", self.name, self.written))
+    fn sources(&self, runs: Vec<File>) -> Result<Vec<Source>> {
+        runs.into_iter()
+            .map(|run| Source::of_file(run).map_err(|source| io(&self.directory, source)))
+            .collect()
     }
 
     /// Returns all entries in order.
-    pub(crate) fn finish(mut self) -> Result<Merge> {
+    ///
+    /// # Errors
+    /// Those of reading a file.
+    pub fn finish(mut self) -> Result<Merge> {
         self.sort();
-        let mut sources: Vec<Source> =
-            self.runs.iter().map(|run| Source::of_file(run)).collect::<Result<_>>()?;
+        let runs = std::mem::take(&mut self.runs);
+        let mut sources = self.sources(runs)?;
         sources.push(Source::Memory { bytes: self.bytes, entries: self.entries.into_iter() });
         Merge::new(sources)
     }
-}
-
-fn create(path: &Path) -> Result<BufWriter<File>> {
-    let file = File::create(path).map_err(|source| io(path, source))?;
-    Ok(BufWriter::with_capacity(1 << 20, file))
 }
 
 fn write(out: &mut impl Write, key: &[u8], value: &[u8]) -> std::io::Result<()> {
@@ -132,23 +136,22 @@ type Entry = (Vec<u8>, Vec<u8>);
 
 /// Entries in order.
 enum Source {
-    File { path: PathBuf, input: BufReader<File>, left: u64 },
+    File { input: BufReader<File>, left: u64 },
     Memory { bytes: Vec<u8>, entries: std::vec::IntoIter<(usize, usize, usize)> },
 }
 
 impl Source {
-    fn of_file(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|source| io(path, source))?;
-        let left = file.metadata().map_err(|source| io(path, source))?.len();
-        let input = BufReader::with_capacity(READ_BYTES, file);
-        Ok(Self::File { path: path.to_owned(), input, left })
+    fn of_file(mut file: File) -> std::io::Result<Self> {
+        let left = file.metadata()?.len();
+        file.seek(SeekFrom::Start(0))?;
+        Ok(Self::File { input: BufReader::with_capacity(READ_BYTES, file), left })
     }
 
     fn next(&mut self) -> Result<Option<Entry>> {
         match self {
             Self::File { left: 0, .. } => Ok(None),
-            Self::File { path, input, left } => {
-                let entry = read(input).map_err(|source| io(path, source))?;
+            Self::File { input, left } => {
+                let entry = read(input).map_err(|source| io(Path::new("a sorted run"), source))?;
                 *left = left.saturating_sub(8 + entry.0.len() as u64 + entry.1.len() as u64);
                 Ok(Some(entry))
             }
@@ -178,7 +181,7 @@ fn read(input: &mut BufReader<File>) -> std::io::Result<Entry> {
 type Head = (Vec<u8>, usize, Vec<u8>);
 
 /// One merge of several sources, the earlier first where keys are equal.
-pub(crate) struct Merge {
+pub struct Merge {
     sources: Vec<Source>,
     heads: BinaryHeap<Reverse<Head>>,
     last: Option<Head>,
@@ -201,7 +204,10 @@ impl Merge {
     }
 
     /// Returns the next entry.
-    pub(crate) fn next(&mut self) -> Result<Option<(&[u8], &[u8])>> {
+    ///
+    /// # Errors
+    /// Those of reading a file.
+    pub fn next(&mut self) -> Result<Option<(&[u8], &[u8])>> {
         let Some(Reverse(head)) = self.heads.pop() else {
             self.last = None;
             return Ok(None);
@@ -218,11 +224,8 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_in_memory_is_sorted_all_the_same() {
-        let name = format!("everwhen-sort-{}", uuid::Uuid::new_v4().simple());
-        let directory = std::env::temp_dir().join(name);
-        fs::create_dir_all(&directory).unwrap();
         // Small enough that runs are joined on the way.
-        let mut sorter = Sorter::new(&directory, "x", 2_000);
+        let mut sorter = Sorter::new(&std::env::temp_dir(), 2_000);
         let mut expected = Vec::new();
         let mut state = 7_u32;
         for n in 0..10_000_u32 {
@@ -239,6 +242,5 @@ mod tests {
             found.push((key.to_vec(), value.to_vec()));
         }
         assert_eq!(found, expected);
-        fs::remove_dir_all(&directory).unwrap();
     }
 }
