@@ -49,6 +49,17 @@ pub enum Error {
         /// What the expression engine says.
         source: Box<DataFusionError>,
     },
+    /// Rows that must be in memory together do not fit: raise the limit, or keep fewer together.
+    #[error(
+        "{what} needs more than the {bytes_max} bytes of memory that projections may use \
+         (projection_memory_bytes_max)"
+    )]
+    TooLarge {
+        /// Which rows.
+        what: String,
+        /// The limit, in bytes.
+        bytes_max: usize,
+    },
     /// Durable state of a projection cannot be read.
     #[error("stored state of projection \"{projection}\" is damaged: {why}")]
     Corrupt {
@@ -92,6 +103,7 @@ impl Error {
             Self::Storage(everwhen_storage::Error::DiskFull { .. }) => "53100",
             Self::Storage(_) | Self::Corrupt { .. } | Self::Internal { .. } => "XX000",
             Self::Evaluate { .. } => "22000",
+            Self::TooLarge { .. } => "53200",
         }
     }
 
@@ -115,7 +127,7 @@ impl Error {
     /// True where the same call may succeed later.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::LeaseLost { .. } => true,
+            Self::LeaseLost { .. } | Self::TooLarge { .. } => true,
             Self::Query(error) => error.is_retryable(),
             Self::Storage(error) => error.is_retryable(),
             _ => false,

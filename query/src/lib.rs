@@ -24,7 +24,7 @@ mod overlay;
 mod page;
 mod params;
 mod period_aggregate;
-mod period_join;
+pub mod period_join;
 pub mod plan;
 mod read;
 pub mod records;

@@ -35,7 +35,7 @@ pub fn versions_to_batch(
 }
 
 /// The columns of a table reference, row by row.
-pub(crate) struct VersionColumns<'t> {
+pub struct VersionColumns<'t> {
     table: &'t TemporalTable,
     schema: SchemaRef,
     shown: Vec<TableColumn>,

@@ -15,6 +15,7 @@ use everwhen_storage::{ColumnId, ColumnType, Definitions, Store, TableDef, Table
 use super::compile::{Compiler, Stop};
 use super::definition::OutputColumn;
 use super::node::{Kind, Node, Output};
+use super::residual::instant_column;
 use crate::error::{Error, Result};
 
 /// A query ready to run, once per generation.
@@ -120,8 +121,11 @@ fn want_below(node: &Node, wanted: &mut BTreeSet<(TableId, Vec<ColumnId>)>) {
     match &node.kind {
         Kind::Join(join) => {
             let (left, right): (Vec<usize>, Vec<usize>) = join.on.iter().copied().unzip();
-            want(&join.left, &left, wanted);
-            want(&join.right, &right, wanted);
+            let bounds = join.overlap();
+            let instant = bounds.and_then(|overlap| instant_column(&overlap.left));
+            want_at(&join.left, &left, instant, wanted);
+            let instant = bounds.and_then(|overlap| instant_column(&overlap.right));
+            want_at(&join.right, &right, instant, wanted);
         }
         Kind::Aggregate(aggregate) => want(&aggregate.input, &aggregate.group, wanted),
         Kind::Window(window) => want(&window.input, &window.partition, wanted),
@@ -134,7 +138,17 @@ fn want_below(node: &Node, wanted: &mut BTreeSet<(TableId, Vec<ColumnId>)>) {
 
 /// Adds the indexes for one restriction of a node.
 fn want(node: &Node, columns: &[usize], wanted: &mut BTreeSet<(TableId, Vec<ColumnId>)>) {
-    if columns.is_empty() {
+    want_at(node, columns, None, wanted);
+}
+
+/// Adds the indexes for a restriction by values and ranges of instants.
+fn want_at(
+    node: &Node,
+    columns: &[usize],
+    instant: Option<usize>,
+    wanted: &mut BTreeSet<(TableId, Vec<ColumnId>)>,
+) {
+    if columns.is_empty() && instant.is_none() {
         return;
     }
     let through = |map: &dyn Fn(usize) -> Option<usize>| -> Vec<usize> {
@@ -143,18 +157,22 @@ fn want(node: &Node, columns: &[usize], wanted: &mut BTreeSet<(TableId, Vec<Colu
     match &node.kind {
         Kind::Constant(_) | Kind::Top(_) => {}
         Kind::Scan(scan) => {
-            if let Some(ids) = scan.index_for(columns) {
+            let in_time = instant.and_then(|at| scan.time_index_for(columns, at));
+            if let Some(ids) = in_time.or_else(|| scan.index_for(columns)) {
                 wanted.insert((scan.table.def.id, ids));
             }
         }
-        Kind::Filter(filter) => want(&filter.input, columns, wanted),
+        Kind::Filter(filter) => want_at(&filter.input, columns, instant, wanted),
         Kind::Project(project) => {
-            let below = through(&|at| project.outputs.get(at).and_then(Output::source));
-            want(&project.input, &below, wanted);
+            let source = |at: usize| project.outputs.get(at).and_then(Output::source);
+            let below = through(&source);
+            // Without all of the values the times do not come through either.
+            let instant = instant.filter(|_| below.len() == columns.len()).and_then(source);
+            want_at(&project.input, &below, instant, wanted);
         }
         Kind::Union(inputs) => {
             for input in inputs {
-                want(input, columns, wanted);
+                want_at(input, columns, instant, wanted);
             }
         }
         Kind::Aggregate(aggregate) => {
@@ -167,7 +185,10 @@ fn want(node: &Node, columns: &[usize], wanted: &mut BTreeSet<(TableId, Vec<Colu
         Kind::Join(join) => {
             // The join's own keys are asked for by `want_below`.
             let left = through(&|at| join.side_column(at, false));
-            if left.is_empty() {
+            let instant = instant.filter(|_| left.len() == columns.len());
+            if let Some(instant) = instant.and_then(|at| join.side_column(at, false)) {
+                want_at(&join.left, &left, Some(instant), wanted);
+            } else if left.is_empty() {
                 want(&join.right, &through(&|at| join.side_column(at, true)), wanted);
             } else {
                 want(&join.left, &left, wanted);

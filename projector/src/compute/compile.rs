@@ -339,7 +339,11 @@ impl Compiler {
             let mut values = Vec::with_capacity(columns.len());
             for at in columns {
                 let expr = self.physical_over(&row[*at], &DFSchema::empty())?;
-                values.push(super::node::array_of(&expr, &dummy)?);
+                values.push(
+                    expr.evaluate(&dummy)
+                        .and_then(|value| value.into_array(1))
+                        .map_err(Error::from)?,
+                );
             }
             batches.push(batch_of(&schema, values, 1)?);
         }

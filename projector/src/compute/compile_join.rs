@@ -14,6 +14,7 @@ use super::compile::{
 };
 use super::contained::containments;
 use super::node::{Join, JoinKind, Kind, Node, Output, UniqueAtInstant};
+use super::residual::Residual;
 use crate::error::Error;
 
 /// One side of a join while it is compiled.
@@ -203,6 +204,11 @@ impl Compiler {
         }
         let sides = left.node.schema.fields().iter().chain(right.node.schema.fields());
         let pair: Vec<_> = sides.cloned().collect();
+        let residual = residual.zip(join.filter.as_ref()).map(|(expr, text)| {
+            let (left, right) = (&left.node.schema, &right.node.schema);
+            Residual::new(&expr, text.to_string(), left, right).map_err(Error::from)
+        });
+        let residual = residual.transpose()?;
         // Past both sides stands the mark.
         let mark = Arc::new(Field::new("mark", DataType::Boolean, true));
         let fields = outputs.iter().map(|at| Arc::clone(pair.get(*at).unwrap_or(&mark)));
@@ -218,8 +224,6 @@ impl Compiler {
             on,
             null_equal: join.null_equality == NullEquality::NullEqualsNull,
             residual,
-            residual_text: join.filter.as_ref().map(ToString::to_string).unwrap_or_default(),
-            pair_schema: Arc::new(Schema::new(pair)),
             outputs,
             as_of: as_of.is_some(),
             left: left.node,

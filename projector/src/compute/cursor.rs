@@ -9,6 +9,7 @@
 //! p 00 name 00 c generation first_change   a chunk of the outstanding step (numbers big endian)
 //! p 00 name 00 q tenant 00 key             a key in quarantine
 //! p 00 name 00 t tenant                    a tenant whose rows from nothing are delivered
+//! p 00 name 00 a                           a step that takes its time, and how often a process ended in it
 //! ```
 
 use everwhen_storage::{Basis, Store, Tenant, TxId, ValidTime};
@@ -44,6 +45,34 @@ pub struct State {
     pub acked_change: u64,
     /// The step that is computed and not yet acknowledged.
     pub step: Option<Outstanding>,
+    /// The load of all rows that is under way, and not computed to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<Loading>,
+    /// Why nothing more is computed until somebody says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<String>,
+}
+
+/// How far a load of all rows is computed. All of it is at one basis.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Loading {
+    /// The basis.
+    pub to: Delivered,
+    /// The tenant whose rows come next; before the first of all nothing.
+    pub tenant: Option<String>,
+    /// The bytes of the key that they come after.
+    pub after: Option<Vec<u8>>,
+    /// The last change that is computed: it goes with what follows.
+    pub tail: Option<RowChange>,
+}
+
+/// Signs of a step under way, for the next process should this one end by it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// A step is being computed that takes its time.
+    pub running: bool,
+    /// How many processes ended during it.
+    pub ended: u32,
 }
 
 /// A basis in stored form.
@@ -120,6 +149,8 @@ impl State {
             next_change: 1,
             acked_change: 0,
             step: None,
+            load: None,
+            paused: None,
         }
     }
 }
@@ -147,6 +178,11 @@ pub fn state_key(name: &str) -> Vec<u8> {
 /// Returns the key of a projection's last lease.
 pub fn lease_key(name: &str) -> Vec<u8> {
     entry(name, b'l', &[])
+}
+
+/// Returns the key of the signs of a step under way.
+pub fn attempt_key(name: &str) -> Vec<u8> {
+    entry(name, b'a', &[])
 }
 
 /// Returns the key of a chunk.
@@ -193,6 +229,44 @@ pub fn decode<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T> {
 
 fn corrupt(name: &str, error: &serde_json::Error) -> Error {
     Error::Corrupt { projection: name.to_owned(), why: error.to_string() }
+}
+
+/// Begins a chunk in the form of [`encode_chunk`]; before it, chunks were JSON arrays.
+const CHUNK_FORM: u8 = 1;
+
+/// Writes the changes of a chunk: for each whether the row goes, the length of its text (little endian),
+/// and the text.
+pub fn encode_chunk(changes: &[RowChange]) -> Result<Vec<u8>> {
+    let size: usize = changes.iter().map(|change| change.row_json.len() + 5).sum();
+    let mut bytes = Vec::with_capacity(size + 1);
+    bytes.push(CHUNK_FORM);
+    for change in changes {
+        let length = u32::try_from(change.row_json.len())
+            .map_err(|_| Error::internal("a row in a chunk is shorter than 4 GiB"))?;
+        bytes.push(u8::from(change.delete));
+        bytes.extend_from_slice(&length.to_le_bytes());
+        bytes.extend_from_slice(change.row_json.as_bytes());
+    }
+    Ok(bytes)
+}
+
+/// Reads the changes of a chunk.
+pub fn decode_chunk(name: &str, bytes: &[u8]) -> Result<Vec<RowChange>> {
+    let Some((&CHUNK_FORM, mut rest)) = bytes.split_first() else { return decode(name, bytes) };
+    let damaged = || Error::Corrupt {
+        projection: name.to_owned(),
+        why: "a chunk of changes is cut short".to_owned(),
+    };
+    let mut changes = Vec::new();
+    while let Some((delete, after)) = rest.split_first() {
+        let (length, after) = after.split_first_chunk().ok_or_else(damaged)?;
+        let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| damaged())?;
+        let (text, after) = after.split_at_checked(length).ok_or_else(damaged)?;
+        let row_json = String::from_utf8(text.to_vec()).map_err(|_| damaged())?;
+        changes.push(RowChange { row_json, delete: *delete != 0 });
+        rest = after;
+    }
+    Ok(changes)
 }
 
 /// Reads one entry.
@@ -255,6 +329,34 @@ mod tests {
         assert_eq!(encode("p", &change).unwrap(), text.as_bytes());
         assert_eq!(decode::<RowChange>("p", text.as_bytes()).unwrap(), change);
 
+        let changes = [change, RowChange { row_json: "é".to_owned(), delete: true }];
+        let bytes = b"\x01\0\x07\0\0\0{\"a\":1}\x01\x02\0\0\0\xC3\xA9";
+        assert_eq!(encode_chunk(&changes).unwrap(), bytes);
+        assert_eq!(decode_chunk("p", bytes).unwrap(), changes);
+        let older = r#"[{"row_json":"x","delete":true}]"#;
+        let row = RowChange { row_json: "x".to_owned(), delete: true };
+        assert_eq!(decode_chunk("p", older.as_bytes()).unwrap(), [row]);
+        for cut in 2..bytes.len() - 1 {
+            let whole = decode_chunk("p", &bytes[..cut]);
+            assert!(whole.is_err() || whole.unwrap() == changes[..1], "{cut}");
+        }
+
+        let loading = Loading {
+            to: Delivered { tx: 9, now: 5 },
+            tenant: Some("t".to_owned()),
+            after: Some(vec![1, 2]),
+            tail: None,
+        };
+        let state = State { load: Some(loading), ..State::new(1, 2, "ab".to_owned()) };
+        let text = concat!(
+            r#"{"generation":1,"definition_tx":2,"incarnation":"ab","delivered":null,"next_change":1,"#,
+            r#""acked_change":0,"step":null,"load":{"to":{"tx":9,"now":5},"tenant":"t","after":[1,2],"tail":null}}"#
+        );
+        assert_eq!(encode("p", &state).unwrap(), text.as_bytes());
+        assert_eq!(decode::<State>("p", text.as_bytes()).unwrap(), state);
+        let attempt = Attempt { running: true, ended: 1 };
+        assert_eq!(encode("p", &attempt).unwrap(), br#"{"running":true,"ended":1}"#);
+
         let held = Held {
             tenant: "t".to_owned(),
             key: "[1]".to_owned(),
@@ -271,5 +373,6 @@ mod tests {
         assert_eq!(chunk_key("p", 1, 258), b"p\0p\0c\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\x01\x02");
         assert_eq!(held_key("p", &tenant, "[1]"), b"p\0p\0qdefault\0[1]");
         assert_eq!(met_key("p", &tenant), b"p\0p\0tdefault");
+        assert_eq!(attempt_key("p"), b"p\0p\0a");
     }
 }

@@ -1,19 +1,29 @@
-//! The exact change of a node's rows between two bases, operator by operator.
+//! The exact change of a node's rows between two bases, operator by operator, part by part.
 //!
 //! The exact variant of continuous.md 3.3: linear operators map the delta of their input; a join
 //! follows `d(L * R) = dL * R(m) + L(n) * dR`; an operator that is local to a partition is
 //! computed at both bases for the partitions that the delta of its input touches. All reads are
 //! made at the new basis n: old rows are new rows minus the delta, `R(m) = R(n) - dR`, so the store
 //! is asked for past beliefs only by the scans' own deltas.
+//!
+//! Parts are not consolidated: a row may come in one and go in another. Whoever needs the sum brings
+//! them together ([`super::row_sorter`]).
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use arrow::array::{Array, ArrayRef};
 use everwhen_storage::{Basis, TableId};
 
 use super::evaluate::evaluate;
+use super::fault::Fault;
 use super::node::{Join, JoinKind, Kind, Node};
+use super::only::Only;
+use super::partners::Partners;
+use super::row_sorter::{Order, RowSorter};
 use super::source::{Reader, TableChanges};
-use super::zset::{Only, ZSet};
+use super::zset::{Each, PART_ROWS, ZSet};
 use crate::error::Result;
 
 /// What a step goes by, for one tenant: from `before` to the reader's basis.
@@ -24,6 +34,19 @@ pub struct Change<'a, 'db> {
     pub before: Basis,
     /// What changed, by table.
     pub tables: &'a BTreeMap<TableId, TableChanges>,
+    /// Rows that no output row can be told from, since their key could not be computed.
+    pub lost: &'a RefCell<Vec<Lost>>,
+}
+
+/// A row that came or went and has no place in the result, as the key that would lead there failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// Its values as text.
+    pub row: String,
+    /// What failed.
+    pub fault: Fault,
+    /// How often it came.
+    pub weight: i64,
 }
 
 impl Change<'_, '_> {
@@ -34,108 +57,170 @@ impl Change<'_, '_> {
     }
 }
 
-/// Returns the change of a node's rows, consolidated.
-pub fn delta(node: &Node, change: &Change<'_, '_>) -> Result<ZSet> {
+/// Hands over the change of a node's rows.
+pub fn delta(node: &Node, change: &Change<'_, '_>, each: Each<'_>) -> Result<()> {
     if !change.touches(node) {
-        return Ok(ZSet::empty(&node.schema));
+        return Ok(());
     }
-    let changed = match &node.kind {
-        Kind::Constant(_) => ZSet::empty(&node.schema),
+    let mut some = |rows: ZSet| if rows.is_empty() { Ok(()) } else { each(rows) };
+    match &node.kind {
+        Kind::Constant(_) => Ok(()),
         Kind::Scan(scan) => match change.tables.get(&scan.table.def.id) {
-            Some(changes) => change.reader.delta(scan, &node.schema, change.before, changes)?,
-            None => ZSet::empty(&node.schema),
+            Some(changes) => {
+                change.reader.delta(scan, &node.schema, change.before, changes, &mut some)
+            }
+            None => Ok(()),
         },
-        Kind::Filter(filter) => return filter.apply(delta(&filter.input, change)?),
+        Kind::Filter(filter) => delta(&filter.input, change, &mut |rows| some(filter.apply(rows)?)),
         Kind::Project(project) => {
-            project.weighted(&node.schema, &delta(&project.input, change)?)?.consolidated()?
+            delta(&project.input, change, &mut |rows| some(project.apply(&node.schema, &rows)?))
         }
         Kind::Union(inputs) => {
-            let mut all = ZSet::empty(&node.schema);
             for input in inputs {
-                all = all.plus(delta(input, change)?)?;
+                delta(input, change, &mut some)?;
             }
-            all.consolidated()?
+            Ok(())
         }
-        Kind::Join(join) => join.delta(node, change)?,
+        Kind::Join(join) => join.delta(node, change, &mut some),
+        Kind::Aggregate(aggregate) if aggregate.group.is_empty() => {
+            aggregate.total_delta(&node.schema, change, &mut some)
+        }
         Kind::Aggregate(aggregate) => {
-            recomputed(node, &aggregate.input, &aggregate.group, change, |rows| {
-                aggregate.apply(&node.schema, rows)
-            })?
+            by_partition(&aggregate.input, &aggregate.group, change, &mut |touched, only| {
+                aggregate.delta(&node.schema, change, (touched, only), &mut some)
+            })
+        }
+        Kind::Window(window) if window.partition.is_empty() => {
+            let below = gathered(&window.input, change, "what changes below a window")?;
+            if below.is_empty() {
+                return Ok(());
+            }
+            window.delta(&node.schema, change, (below, None), &mut some)
         }
         Kind::Window(window) => {
-            recomputed(node, &window.input, &window.partition, change, |rows| {
-                window.apply(&node.schema, rows)
-            })?
+            by_partition(&window.input, &window.partition, change, &mut |touched, only| {
+                window.delta(&node.schema, change, (touched, Some(only)), &mut some)
+            })
         }
-        Kind::Top(top) => recomputed(node, &top.input, &[], change, |rows| top.apply(rows))?,
-    };
-    Ok(changed)
+        Kind::Top(top) => {
+            let below = gathered(&top.input, change, "what changes below a LIMIT")?;
+            if below.is_empty() {
+                return Ok(());
+            }
+            some(top.delta(&node.schema, change, below)?)
+        }
+    }
 }
 
-/// Computes an operator before and after, over the partitions that its input's delta touches.
-fn recomputed(
-    node: &Node,
+/// Gathers the change of a node's rows, consolidated, where it must be in memory as a whole.
+pub fn gathered(node: &Node, change: &Change<'_, '_>, what: &str) -> Result<ZSet> {
+    let mut held = change.reader.memory.entry();
+    let mut parts = Vec::new();
+    delta(node, change, &mut |part| {
+        held.grow(part.bytes(), what)?;
+        parts.push(part);
+        Ok(())
+    })?;
+    if parts.is_empty() {
+        return Ok(ZSet::empty(&node.schema));
+    }
+    ZSet::concatenated(&node.schema, parts)?.consolidated()
+}
+
+/// Brings the change of a node's rows together by partition, and hands over the rows of some
+/// partitions, consolidated, with the restriction to those.
+fn by_partition(
     input: &Node,
     partition: &[usize],
     change: &Change<'_, '_>,
-    compute: impl Fn(ZSet) -> Result<ZSet>,
-) -> Result<ZSet> {
-    let below = delta(input, change)?;
-    if below.is_empty() {
-        return Ok(ZSet::empty(&node.schema));
-    }
-    let touched = if partition.is_empty() {
-        None
-    } else {
-        let tuples = partition.iter().map(|at| below.batch().column(*at).clone()).collect();
-        Some(Only::new(partition.to_vec(), tuples, true)?)
-    };
-    let after = evaluate(input, change.reader, touched.as_ref())?;
-    let before = after.clone().plus(below.negated())?.consolidated()?;
-    compute(after)?.plus(compute(before)?.negated())?.consolidated()
+    each: &mut dyn FnMut(ZSet, &Only) -> Result<()>,
+) -> Result<()> {
+    let order = Order { group: partition.to_vec(), canonical: true };
+    let schema = Arc::clone(&input.schema);
+    let mut sorter = RowSorter::new(change.reader.memory, schema, order);
+    delta(input, change, &mut |rows| sorter.add_after(rows))?;
+    sorter.groups(PART_ROWS, "what changed of one group", &mut |part| {
+        let touched = part.rows.nonzero()?;
+        if touched.is_empty() {
+            return Ok(());
+        }
+        let tuples = partition.iter().map(|at| Arc::clone(touched.batch().column(*at))).collect();
+        let only = Only::new(partition.to_vec(), tuples, true)?;
+        each(touched, &only)
+    })
 }
 
 impl Join {
-    fn delta(&self, node: &Node, change: &Change<'_, '_>) -> Result<ZSet> {
-        let left_change = delta(&self.left, change)?;
-        let right_change = delta(&self.right, change)?;
-        let mut out = ZSet::empty(&node.schema);
-        if !left_change.is_empty() {
-            let right = self.right_of(change.reader, &left_change)?;
-            let right_before = if right_change.is_empty() {
-                right
-            } else {
-                right.plus(right_change.clone().negated())?
+    fn delta(&self, node: &Node, change: &Change<'_, '_>, each: Each<'_>) -> Result<()> {
+        let mut right_change = gathered(&self.right, change, "what changes on one side of a join")?;
+        if !right_change.faults().is_empty() && !self.null_equal {
+            right_change = self.without_lost(right_change, change)?;
+        }
+        let gone = Partners::new(self, right_change.clone().negated())?;
+        delta(&self.left, change, &mut |left| {
+            let mut right_before = |joining: &mut super::join::Joining<'_, '_>| {
+                self.right_of(change.reader, &left, &mut |right| {
+                    joining.meet(&Partners::new(self, right)?)
+                })?;
+                joining.meet(&gone)
             };
-            out = out.plus(self.apply(&node.schema, &left_change, &right_before)?)?;
+            self.with(&node.schema, &left, &mut right_before, each)
+        })?;
+        if right_change.is_empty() {
+            return Ok(());
         }
-        if !right_change.is_empty() {
-            let keys = self.partners_of_right(&right_change)?;
-            let left = evaluate(&self.left, change.reader, keys.as_ref())?;
-            out = out.plus(self.delta_by_right(node, change, left, right_change)?)?;
-        }
-        out.consolidated()
+        let keys = self.partners_of_right(&right_change)?;
+        let come = Partners::new(self, right_change)?;
+        evaluate(&self.left, change.reader, keys.as_ref(), &mut |left| {
+            if self.kind == JoinKind::Inner {
+                return self.pairs_with(&node.schema, &left, &come, each);
+            }
+            self.by_right(node, change, (&left, &come, &gone), each)
+        })
     }
 
-    /// What a change of the right side makes of the left rows at the new basis.
-    fn delta_by_right(
+    /// What a change of the right side makes of left rows at the new basis.
+    fn by_right(
         &self,
         node: &Node,
         change: &Change<'_, '_>,
-        left: ZSet,
-        right_change: ZSet,
-    ) -> Result<ZSet> {
-        if self.kind == JoinKind::Inner {
-            return self.apply(&node.schema, &left, &right_change);
-        }
+        (left, come, gone): (&ZSet, &Partners<'_>, &Partners<'_>),
+        each: Each<'_>,
+    ) -> Result<()> {
         // Not linear in the right: left rows with a changed partner, before and after.
-        let left = self.matching(left, &right_change)?;
+        let left = self.matching(left, come)?;
         if left.is_empty() {
-            return Ok(ZSet::empty(&node.schema));
+            return Ok(());
         }
-        let after = self.right_of(change.reader, &left)?;
-        let before = after.clone().plus(right_change.negated())?;
-        let gone = self.apply(&node.schema, &left, &before)?.negated();
-        self.apply(&node.schema, &left, &after)?.plus(gone)
+        self.with_right(node, change.reader, &left, each)?;
+        let mut before = |joining: &mut super::join::Joining<'_, '_>| {
+            self.right_of(change.reader, &left, &mut |right| {
+                joining.meet(&Partners::new(self, right)?)
+            })?;
+            joining.meet(gone)
+        };
+        self.with(&node.schema, &left, &mut before, &mut |rows| each(rows.negated()))
     }
+
+    /// Leaves out right rows whose key could not be computed, and notes them.
+    fn without_lost(&self, right: ZSet, change: &Change<'_, '_>) -> Result<ZSet> {
+        let keys = self.right_keys(right.batch())?;
+        let is_lost = |row: usize| self.is_lost(&right, &keys, row);
+        let lost = (0..right.len()).filter(|row| is_lost(*row));
+        change.lost.borrow_mut().extend(lost.filter_map(|row| lost_row(&right, row)));
+        let keep = (0..right.len()).map(|row| Some(!is_lost(row))).collect();
+        right.filtered(&keep)
+    }
+}
+
+/// Describes a row that has no place in the result.
+pub fn lost_row(rows: &ZSet, row: usize) -> Option<Lost> {
+    let fault = rows.faults().at(row).cloned()?;
+    let shown = |column: &ArrayRef| {
+        let text = arrow::util::display::array_value_to_string(column, row);
+        text.ok().filter(|_| column.is_valid(row))
+    };
+    let values: Vec<String> = rows.batch().columns().iter().filter_map(shown).collect();
+    let row_text = serde_json::Value::from(values).to_string();
+    Some(Lost { row: row_text, fault, weight: rows.weights()[row] })
 }

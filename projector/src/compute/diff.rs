@@ -1,13 +1,5 @@
 //! What the change of a result means for the rows of a sink, key by key. Pure.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use arrow::array::{Array, ArrayRef};
-
-use super::zset::{ZSet, row_bytes};
-use crate::error::Result;
-
 /// The rows of a delta that have one key, by their places.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Touch {
@@ -17,6 +9,8 @@ pub struct Touch {
     pub gone: Vec<(u32, i64)>,
     /// A column of the key is NULL.
     pub null: bool,
+    /// A row that came has a value that could not be computed.
+    pub failed: bool,
 }
 
 /// What to do about a key.
@@ -30,31 +24,13 @@ pub enum Verdict {
     Check(u32),
 }
 
-/// Groups a delta by key, in key order.
-pub fn touches(delta: &ZSet, key: &[usize]) -> Result<BTreeMap<Vec<u8>, Touch>> {
-    let mut touched: BTreeMap<Vec<u8>, Touch> = BTreeMap::new();
-    let columns: Vec<ArrayRef> =
-        key.iter().map(|at| Arc::clone(delta.batch().column(*at))).collect();
-    let bytes = row_bytes(&columns)?;
-    for ((row, place), weight) in (0..delta.len()).zip(0_u32..).zip(delta.weights()) {
-        let touch = touched.entry(bytes.row(row).data().to_vec()).or_default();
-        touch.null |= columns.iter().any(|column| column.is_null(row));
-        if *weight > 0 {
-            touch.come.push((place, *weight));
-        } else {
-            touch.gone.push((place, -weight));
-        }
-    }
-    Ok(touched)
-}
-
 /// Decides what a touched key means.
 ///
 /// `unique`: the query cannot give two rows of one key. `held`: the key is in quarantine, so how
 /// many rows it had is not known. Otherwise it had none or one.
 pub fn verdict(touch: &Touch, unique: bool, held: bool) -> Option<Verdict> {
     let first = touch.come.first().or(touch.gone.first()).map(|(place, _)| *place)?;
-    if touch.null || held {
+    if touch.null || touch.failed || held {
         return Some(Verdict::Check(first));
     }
     let once = |rows: &[(u32, i64)]| match rows {
@@ -76,7 +52,7 @@ mod tests {
     use super::*;
 
     fn touch(come: &[(u32, i64)], gone: &[(u32, i64)]) -> Touch {
-        Touch { come: come.to_vec(), gone: gone.to_vec(), null: false }
+        Touch { come: come.to_vec(), gone: gone.to_vec(), ..Touch::default() }
     }
 
     #[test]
@@ -98,11 +74,13 @@ mod tests {
     }
 
     #[test]
-    fn a_held_or_null_key_is_always_counted() {
+    fn a_held_null_or_failed_key_is_always_counted() {
         let touched = touch(&[(1, 1)], &[(0, 1)]);
         assert_eq!(verdict(&touched, true, true), Some(Verdict::Check(1)));
-        let null = Touch { null: true, ..touched };
+        let null = Touch { null: true, ..touched.clone() };
         assert_eq!(verdict(&null, true, false), Some(Verdict::Check(1)));
+        let failed = Touch { failed: true, ..touched };
+        assert_eq!(verdict(&failed, true, false), Some(Verdict::Check(1)));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use everwhen_storage::{ColumnId, Definitions, IndexDef, IndexId, TableDef};
 use super::admit::{Program, Way};
 use super::evaluate::full_reads;
 use super::node::{Aggregate, Join, JoinKind, Kind, Node, Output, Scan};
+use super::residual::instant_column;
 use super::source::Access;
 
 /// Says how a projection is computed.
@@ -32,7 +33,7 @@ pub fn text(program: &Program, definitions: &Definitions) -> String {
             };
             line(&mut out, 1, &format!("key: {key}"));
             if !program.unique && full_reads(root, Some(&program.key), definitions) > 0 {
-                let how = access_text(root, &program.key, definitions);
+                let how = access_text(root, &program.key, None, definitions);
                 line(&mut out, 2, &format!("rows of a key are found {how}"));
             }
             describe(&mut out, 1, root, definitions);
@@ -77,7 +78,7 @@ fn describe(out: &mut String, depth: usize, node: &Node, definitions: &Definitio
         }
         Kind::Window(window) => {
             let names = names(&window.input, &window.partition);
-            let how = access_text(&window.input, &window.partition, definitions);
+            let how = access_text(&window.input, &window.partition, None, definitions);
             line(out, depth, &format!("window, recomputed by partition ({names}), read {how}"));
         }
         Kind::Top(_) => {
@@ -99,18 +100,24 @@ fn describe_join(out: &mut String, depth: usize, join: &Join, definitions: &Defi
     };
     let as_of = if join.as_of { ", as of one instant" } else { "" };
     let (left, right): (Vec<usize>, Vec<usize>) = join.on.iter().copied().unzip();
+    let meets =
+        if join.overlap().is_some() && !join.as_of { ", where they meet in time" } else { "" };
     if join.on.is_empty() {
-        let text = format!("{kind} without equality: the other side is read as a whole{as_of}");
+        let text =
+            format!("{kind} without equality: the other side is read as a whole{as_of}{meets}");
         return line(out, depth, &text);
     }
     let keys = names(&join.left, &left);
     let others = names(&join.right, &right);
-    line(out, depth, &format!("{kind} on ({keys}) = ({others}){as_of}"));
-    if !join.residual_text.is_empty() {
-        line(out, depth + 1, &format!("where {}", join.residual_text));
+    line(out, depth, &format!("{kind} on ({keys}) = ({others}){as_of}{meets}"));
+    if let Some(residual) = &join.residual {
+        line(out, depth + 1, &format!("where {}", residual.text));
     }
-    let left_how = access_text(&join.left, &left, definitions);
-    let right_how = access_text(&join.right, &right, definitions);
+    let bounds = join.overlap().map(|overlap| (&overlap.left, &overlap.right));
+    let instant = bounds.and_then(|(left, _)| instant_column(left));
+    let left_how = access_text(&join.left, &left, instant, definitions);
+    let instant = bounds.and_then(|(_, right)| instant_column(right));
+    let right_how = access_text(&join.right, &right, instant, definitions);
     line(out, depth + 1, &format!("a change on the left finds the right {right_how}"));
     line(out, depth + 1, &format!("a change on the right finds the left {left_how}"));
 }
@@ -120,7 +127,7 @@ fn describe_groups(out: &mut String, depth: usize, groups: &Aggregate, definitio
         return line(out, depth, "one group of all rows: recomputed at every change below");
     }
     let names = names(&groups.input, &groups.group);
-    let how = access_text(&groups.input, &groups.group, definitions);
+    let how = access_text(&groups.input, &groups.group, None, definitions);
     let word = if groups.calls.is_empty() { "distinct" } else { "groups" };
     line(out, depth, &format!("{word} by ({names}): touched ones recomputed, read {how}"));
 }
@@ -149,11 +156,17 @@ fn names(node: &Node, columns: &[usize]) -> String {
 }
 
 /// Says how rows are found by values of some columns.
-fn access_text(node: &Node, columns: &[usize], definitions: &Definitions) -> String {
+fn access_text(
+    node: &Node,
+    columns: &[usize],
+    instant: Option<usize>,
+    definitions: &Definitions,
+) -> String {
     match &node.kind {
-        Kind::Scan(scan) => match scan.access(columns, definitions) {
+        Kind::Scan(scan) => match scan.access_at(columns, instant, definitions) {
             Access::Key(_) => "by key".to_owned(),
-            Access::Index(id, _) => match definitions.indexes.get(&id.0) {
+            Access::Index(id, _) | Access::TimeIndex(id, _) => match definitions.indexes.get(&id.0)
+            {
                 Some(index) => {
                     format!("by an index on ({})", column_names(&scan.table.def, &index.columns))
                 }
@@ -161,14 +174,15 @@ fn access_text(node: &Node, columns: &[usize], definitions: &Definitions) -> Str
             },
             Access::Full => format!("by reading all of {}", scan.table.def.name),
         },
-        Kind::Filter(filter) => access_text(&filter.input, columns, definitions),
+        Kind::Filter(filter) => access_text(&filter.input, columns, instant, definitions),
         Kind::Project(project) => {
             let source = |at: &usize| project.outputs.get(*at).and_then(Output::source);
             let below: Vec<usize> = columns.iter().filter_map(source).collect();
             if below.is_empty() {
                 return counted(node, columns, definitions);
             }
-            access_text(&project.input, &below, definitions)
+            let instant = instant.as_ref().and_then(source);
+            access_text(&project.input, &below, instant, definitions)
         }
         _ => counted(node, columns, definitions),
     }
@@ -185,7 +199,10 @@ fn counted(node: &Node, columns: &[usize], definitions: &Definitions) -> String 
 fn column_names(table: &TableDef, ids: &[ColumnId]) -> String {
     let names: Vec<&str> = ids
         .iter()
-        .filter_map(|id| table.column_by_id(*id).map(|column| column.name.as_str()))
+        .filter_map(|id| match *id {
+            ColumnId::VALID_FROM => Some("_valid_from"),
+            id => table.column_by_id(id).map(|column| column.name.as_str()),
+        })
         .collect();
     names.join(", ")
 }

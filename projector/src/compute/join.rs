@@ -1,223 +1,266 @@
-//! Pairs of rows: equality by hashing, the rest by a residual condition.
+//! Joins, part by part: left rows with their partners, or with the fact that they have none.
+//!
+//! Left rows come in parts, and the right rows that a part may meet as well, found by the part's keys
+//! and by the time its rows reach into. So memory goes by the parts, whatever the sides are.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, UInt32Array};
+use arrow::array::{ArrayRef, BooleanArray, UInt32Array, new_null_array};
+use arrow::compute::take;
 use arrow::datatypes::SchemaRef;
-use arrow::row::{RowConverter, SortField};
-use hashbrown::HashMap;
+use everwhen_query::period_join::condition::{Bounds, Overlap};
 
-use super::node::{Join, JoinKind, truth_of};
-use super::zset::{Only, ZSet, batch_of, take_columns};
-use crate::error::{Error, Result};
-
-/// Places of partners: `left[i]` goes with `right[i]`.
-pub struct Pairs {
-    left: Vec<u32>,
-    right: Vec<u32>,
-}
+use super::fault::{Fault, Faults};
+use super::node::{Join, JoinKind};
+use super::only::Only;
+use super::partners::{Pairs, Partners};
+use super::residual::{Spans, bound_columns};
+use super::zset::{Each, ZSet, batch_of};
+use crate::error::Result;
 
 impl Join {
-    /// Returns the distinct values of the left's key columns as a restriction of the right.
-    /// `None` where there is no equality to restrict by.
+    /// Returns how rows of both sides meet in time.
+    pub fn overlap(&self) -> Option<&Overlap> {
+        self.residual.as_ref().and_then(|residual| residual.overlap.as_ref())
+    }
+
+    /// Returns what right rows must have to be partners of some left rows. `None` where nothing is known.
     pub fn partners_of_left(&self, left: &ZSet) -> Result<Option<Only>> {
-        let (from, to) = self.on.iter().copied().unzip();
-        self.restriction(left, from, to)
+        let keys = self.left_keys(left.batch());
+        let to = self.on.iter().map(|(_, right)| *right).collect();
+        let bounds = self.overlap().map(|overlap| (&overlap.left, &overlap.right));
+        self.restriction(left, keys, to, bounds)
     }
 
-    /// Returns the distinct values of the right's key columns as a restriction of the left.
+    /// Returns what left rows must have to be partners of some right rows.
     pub fn partners_of_right(&self, right: &ZSet) -> Result<Option<Only>> {
-        let (to, from) = self.on.iter().copied().unzip();
-        self.restriction(right, from, to)
+        let keys = self.right_keys(right.batch())?;
+        let to = self.on.iter().map(|(left, _)| *left).collect();
+        let bounds = self.overlap().map(|overlap| (&overlap.right, &overlap.left));
+        self.restriction(right, keys, to, bounds)
     }
 
-    fn restriction(&self, rows: &ZSet, from: Vec<usize>, to: Vec<usize>) -> Result<Option<Only>> {
-        if from.is_empty() {
+    /// Makes a restriction of columns `to` of the other side from rows of this one.
+    fn restriction(
+        &self,
+        rows: &ZSet,
+        keys: Vec<ArrayRef>,
+        to: Vec<usize>,
+        bounds: Option<(&Bounds, &Bounds)>,
+    ) -> Result<Option<Only>> {
+        let columns = bounds.and_then(|(_, other)| bound_columns(other));
+        if let (Some(columns), Some((own, _))) = (columns, bounds) {
+            let spans = Spans::of(own, rows)?;
+            let ranges: Vec<_> = (0..rows.len()).map(|row| spans.get(row)).collect();
+            return Only::timed(to, keys, self.null_equal, (columns, &ranges)).map(Some);
+        }
+        if to.is_empty() {
             return Ok(None);
         }
-        let tuples = from.iter().map(|at| Arc::clone(rows.batch().column(*at))).collect();
-        Only::new(to, tuples, self.null_equal).map(Some)
+        Only::new(to, keys, self.null_equal).map(Some)
     }
 
-    /// Finds the pairs that agree in the key columns and pass the residual.
-    pub fn pairs(&self, left: &ZSet, right: &ZSet) -> Result<Pairs> {
-        let mut pairs = if self.on.is_empty() {
-            all_pairs(left.len(), right.len())?
-        } else {
-            self.equal_pairs(left, right)?
-        };
-        let Some(residual) = &self.residual else {
-            return Ok(pairs);
-        };
-        if pairs.left.is_empty() {
-            return Ok(pairs);
-        }
-        let rows = self.side_by_side(left, right, &pairs)?;
-        let rows = batch_of(&self.pair_schema, rows, pairs.left.len())?;
-        let truth = truth_of(residual, &rows)?;
-        let keep = |at: usize| truth.is_valid(at) && truth.value(at);
-        let mut at = 0;
-        pairs.left.retain(|_| {
-            at += 1;
-            keep(at - 1)
-        });
-        at = 0;
-        pairs.right.retain(|_| {
-            at += 1;
-            keep(at - 1)
-        });
-        Ok(pairs)
-    }
-
-    fn equal_pairs(&self, left: &ZSet, right: &ZSet) -> Result<Pairs> {
-        let mut pairs = Pairs { left: Vec::new(), right: Vec::new() };
-        if left.is_empty() || right.is_empty() {
-            return Ok(pairs);
-        }
-        let left_keys: Vec<ArrayRef> =
-            self.on.iter().map(|(at, _)| Arc::clone(left.batch().column(*at))).collect();
-        let mut right_keys = Vec::with_capacity(self.on.len());
-        for ((_, at), like) in self.on.iter().zip(&left_keys) {
-            let column = right.batch().column(*at);
-            right_keys.push(if column.data_type() == like.data_type() {
-                Arc::clone(column)
-            } else {
-                arrow::compute::cast(column, like.data_type())?
-            });
-        }
-        let fields = left_keys.iter().map(|c| SortField::new(c.data_type().clone())).collect();
-        let converter = RowConverter::new(fields)?;
-        let left_rows = converter.convert_columns(&left_keys)?;
-        let right_rows = converter.convert_columns(&right_keys)?;
-        let null = |keys: &[ArrayRef], at: usize| keys.iter().any(|key| key.is_null(at));
-        let mut partners: HashMap<&[u8], Vec<u32>> = HashMap::with_capacity(right.len());
-        for (at, place) in (0..right.len()).zip(0_u32..) {
-            if self.null_equal || !null(&right_keys, at) {
-                partners.entry(right_rows.row(at).data()).or_default().push(place);
-            }
-        }
-        for (at, place) in (0..left.len()).zip(0_u32..) {
-            if !self.null_equal && null(&left_keys, at) {
-                continue;
-            }
-            if let Some(found) = partners.get(left_rows.row(at).data()) {
-                pairs.left.extend(std::iter::repeat_n(place, found.len()));
-                pairs.right.extend(found);
-            }
-        }
-        Ok(pairs)
-    }
-
-    fn side_by_side(&self, left: &ZSet, right: &ZSet, pairs: &Pairs) -> Result<Vec<ArrayRef>> {
-        let mut columns =
-            take_columns(left.batch().columns(), &UInt32Array::from(pairs.left.clone()))?;
-        let right = take_columns(right.batch().columns(), &UInt32Array::from(pairs.right.clone()))?;
-        columns.extend(right);
-        Ok(columns)
-    }
-
-    /// Joins left rows of any weight with a right side whose weights add up to a relation.
+    /// Joins left rows of any weight with right rows whose weights add up to a relation, which
+    /// `right` hands over in parts.
     ///
     /// Linear in the left. The right may stand as old rows plus a delta, also one cut to the
     /// instants that changed: only sums of weights over the partners of a left row count.
-    pub fn apply(&self, schema: &SchemaRef, left: &ZSet, right: &ZSet) -> Result<ZSet> {
-        if left.is_empty() {
-            return Ok(ZSet::empty(schema));
-        }
-        let pairs = self.pairs(left, right)?;
-        match self.kind {
-            JoinKind::Inner => self.all_of(schema, left, right, &pairs, &[]),
-            JoinKind::Left => {
-                let partners = partner_counts(left, right, &pairs);
-                let alone: Vec<u32> = (0_u32..)
-                    .zip(&partners)
-                    .filter_map(|(place, count)| (*count == 0).then_some(place))
-                    .collect();
-                self.all_of(schema, left, right, &pairs, &alone)
-            }
-            JoinKind::Semi | JoinKind::Anti => {
-                let wanted = self.kind == JoinKind::Semi;
-                let partners = partner_counts(left, right, &pairs);
-                let keep: BooleanArray =
-                    partners.iter().map(|count| Some((*count > 0) == wanted)).collect();
-                left.clone().filtered(&keep)?.columns(schema, &self.outputs)
-            }
-            JoinKind::Mark => {
-                let partners = partner_counts(left, right, &pairs);
-                let mark: BooleanArray = partners.iter().map(|count| Some(*count > 0)).collect();
-                let mark: ArrayRef = Arc::new(mark);
-                let columns = left.batch().columns();
-                let out = self.outputs.iter();
-                let out = out.map(|at| Arc::clone(columns.get(*at).unwrap_or(&mark))).collect();
-                let batch = batch_of(schema, out, left.len())?;
-                ZSet::weighted(batch, left.weights().to_vec())
-            }
-        }
-    }
-
-    /// Puts out pairs, and left rows `alone` beside NULLs.
-    fn all_of(
+    pub fn with(
         &self,
         schema: &SchemaRef,
         left: &ZSet,
-        right: &ZSet,
-        pairs: &Pairs,
-        alone: &[u32],
-    ) -> Result<ZSet> {
-        let mut left_places = pairs.left.clone();
-        left_places.extend(alone);
-        let mut right_places: Vec<Option<u32>> = pairs.right.iter().copied().map(Some).collect();
-        right_places.extend(alone.iter().map(|_| None));
-        let mut weights: Vec<i64> = pairs
-            .left
-            .iter()
-            .zip(&pairs.right)
-            .map(|(l, r)| left.weights()[*l as usize] * right.weights()[*r as usize])
-            .collect();
-        weights.extend(alone.iter().map(|place| left.weights()[*place as usize]));
-        let left_places = UInt32Array::from(left_places);
-        let right_places = UInt32Array::from(right_places);
-        let width = left.batch().num_columns();
-        let mut columns = Vec::with_capacity(self.outputs.len());
-        for at in &self.outputs {
-            let (from, places) = if *at < width {
-                (left.batch().column(*at), &left_places)
-            } else {
-                (right.batch().column(*at - width), &right_places)
-            };
-            columns.push(arrow::compute::take(from, places, None)?);
+        right: &mut dyn FnMut(&mut Joining<'_, '_>) -> Result<()>,
+        each: Each<'_>,
+    ) -> Result<()> {
+        self.with_kind(self.kind, schema, left, right, each)
+    }
+
+    /// As [`Join::with`], as a join of another kind.
+    pub fn with_kind(
+        &self,
+        kind: JoinKind,
+        schema: &SchemaRef,
+        left: &ZSet,
+        right: &mut dyn FnMut(&mut Joining<'_, '_>) -> Result<()>,
+        each: Each<'_>,
+    ) -> Result<()> {
+        if left.is_empty() {
+            return Ok(());
         }
-        ZSet::weighted(batch_of(schema, columns, weights.len())?, weights)
+        let counts = if kind == JoinKind::Inner { Vec::new() } else { vec![0; left.len()] };
+        let mut joining =
+            Joining { join: self, kind, schema, left, counts, faults: Vec::new(), each };
+        right(&mut joining)?;
+        joining.end()
     }
 
     /// Returns the left rows that have a partner among some right rows, whatever the weights.
-    pub fn matching(&self, left: ZSet, right: &ZSet) -> Result<ZSet> {
-        let pairs = self.pairs(&left, right)?;
+    pub fn matching(&self, left: &ZSet, right: &Partners<'_>) -> Result<ZSet> {
         let mut found = vec![false; left.len()];
-        for place in &pairs.left {
-            found[*place as usize] = true;
+        right.pairs(left, &mut |pairs| {
+            pairs.left.iter().for_each(|place| found[*place as usize] = true);
+            Ok(())
+        })?;
+        left.clone().filtered(&BooleanArray::from(found))
+    }
+
+    /// True for a row whose key could not be computed, so that its partners are not known.
+    pub fn is_lost(&self, rows: &ZSet, keys: &[ArrayRef], row: usize) -> bool {
+        use arrow::array::Array as _;
+        rows.faults().at(row).is_some() && keys.iter().any(|key| key.is_null(row))
+    }
+}
+
+/// Left rows on their way through a join.
+pub struct Joining<'a, 'e> {
+    join: &'a Join,
+    kind: JoinKind,
+    schema: &'a SchemaRef,
+    left: &'a ZSet,
+    /// The weight of all partners of each left row, where that counts.
+    counts: Vec<i64>,
+    /// Left rows of which a partner is doubtful; empty where none is.
+    faults: Vec<Option<Fault>>,
+    each: Each<'e>,
+}
+
+impl Joining<'_, '_> {
+    /// Joins them with some right rows.
+    pub fn meet(&mut self, right: &Partners<'_>) -> Result<()> {
+        let left = self.left;
+        right.pairs(left, &mut |pairs| self.take(right, &pairs))
+    }
+
+    fn take(&mut self, right: &Partners<'_>, pairs: &Pairs) -> Result<()> {
+        let weights = right.rows().weights();
+        if !self.counts.is_empty() {
+            for (left, right) in pairs.left.iter().zip(&pairs.right) {
+                self.counts[*left as usize] += weights[*right as usize];
+            }
         }
-        left.filtered(&BooleanArray::from(found))
+        match self.kind {
+            JoinKind::Inner | JoinKind::Left => self.put_pairs(right, pairs),
+            JoinKind::Semi | JoinKind::Anti | JoinKind::Mark => {
+                for at in 0..pairs.left.len() {
+                    if let Some(fault) = right.fault(pairs, at) {
+                        self.faults.resize(self.left.len(), None);
+                        self.faults[pairs.left[at] as usize] = Some(fault);
+                    }
+                }
+                Ok(())
+            }
+        }
     }
-}
 
-/// Returns the weight of all partners of each left row.
-fn partner_counts(left: &ZSet, right: &ZSet, pairs: &Pairs) -> Vec<i64> {
-    let mut counts = vec![0; left.len()];
-    for (l, r) in pairs.left.iter().zip(&pairs.right) {
-        counts[*l as usize] += right.weights()[*r as usize];
+    fn put_pairs(&mut self, right: &Partners<'_>, pairs: &Pairs) -> Result<()> {
+        if pairs.left.is_empty() {
+            return Ok(());
+        }
+        let (left_weights, right_weights) = (self.left.weights(), right.rows().weights());
+        let weights: Vec<i64> = pairs
+            .left
+            .iter()
+            .zip(&pairs.right)
+            .map(|(l, r)| left_weights[*l as usize] * right_weights[*r as usize])
+            .collect();
+        let faults = if pairs.faults.is_empty() && right.rows().faults().is_empty() {
+            Faults::default()
+        } else {
+            Faults::new((0..pairs.left.len()).map(|at| right.fault(pairs, at)).collect())
+        };
+        let of_left = self.left.faults().taken(pairs.left.iter().map(|at| *at as usize));
+        let left_places = UInt32Array::from(pairs.left.clone());
+        let right_places = UInt32Array::from(pairs.right.clone());
+        let width = self.left.batch().num_columns();
+        let mut columns = Vec::with_capacity(self.join.outputs.len());
+        for at in &self.join.outputs {
+            columns.push(match *at < width {
+                true => take(self.left.batch().column(*at), &left_places, None)?,
+                false => take(right.rows().batch().column(*at - width), &right_places, None)?,
+            });
+        }
+        let batch = batch_of(self.schema, columns, weights.len())?;
+        (self.each)(ZSet::weighted(batch, weights)?.with_faults(of_left.or(faults)))
     }
-    counts
-}
 
-fn all_pairs(left: usize, right: usize) -> Result<Pairs> {
-    let too_many = || Error::refused("a join without equality has more than 2^32 rows on a side");
-    let left_len = u32::try_from(left).map_err(|_| too_many())?;
-    let right_len = u32::try_from(right).map_err(|_| too_many())?;
-    let mut pairs = Pairs { left: Vec::new(), right: Vec::new() };
-    for l in 0..left_len {
-        pairs.left.extend(std::iter::repeat_n(l, right));
-        pairs.right.extend(0..right_len);
+    /// Puts out what depends on all partners.
+    fn end(self) -> Result<()> {
+        match self.kind {
+            JoinKind::Inner => {
+                // Of a row whose key could not be computed the partners are not known: it goes on alone.
+                if self.left.faults().is_empty() {
+                    return Ok(());
+                }
+                let keys = self.join.left_keys(self.left.batch());
+                let lost = |row: &usize| self.join.is_lost(self.left, &keys, *row);
+                let alone: Vec<u32> = (0..self.left.len())
+                    .filter(lost)
+                    .filter_map(|row| u32::try_from(row).ok())
+                    .collect();
+                self.put_alone(&alone)
+            }
+            JoinKind::Left => {
+                let alone: Vec<u32> = (0_u32..)
+                    .zip(&self.counts)
+                    .filter_map(|(place, count)| (*count == 0).then_some(place))
+                    .collect();
+                self.put_alone(&alone)
+            }
+            JoinKind::Semi | JoinKind::Anti => self.put_told(),
+            JoinKind::Mark => self.put_marked(),
+        }
     }
-    Ok(pairs)
+
+    /// Puts out left rows beside NULLs.
+    fn put_alone(self, alone: &[u32]) -> Result<()> {
+        if alone.is_empty() {
+            return Ok(());
+        }
+        let rows = self.left.taken(alone)?;
+        let width = rows.batch().num_columns();
+        let column = |(at, field): (&usize, &Arc<arrow::datatypes::Field>)| match *at < width {
+            true => Arc::clone(rows.batch().column(*at)),
+            false => new_null_array(field.data_type(), alone.len()),
+        };
+        let columns = self.join.outputs.iter().zip(self.schema.fields()).map(column).collect();
+        let batch = batch_of(self.schema, columns, alone.len())?;
+        let weights = rows.weights().to_vec();
+        (self.each)(ZSet::weighted(batch, weights)?.with_faults(rows.faults().clone()))
+    }
+
+    /// Returns the left rows with all that is doubtful about them.
+    fn doubted(&self) -> ZSet {
+        let faults = self.left.faults().clone();
+        let more = Faults::new(self.faults.clone());
+        self.left.clone().with_faults(faults.or(more))
+    }
+
+    fn put_told(self) -> Result<()> {
+        let wanted = self.kind == JoinKind::Semi;
+        let keys = self.join.left_keys(self.left.batch());
+        let is_open = |row: usize| {
+            self.faults.get(row).is_some_and(Option::is_some)
+                || self.join.is_lost(self.left, &keys, row)
+        };
+        let told = self.counts.iter().enumerate();
+        let keep: BooleanArray =
+            told.map(|(row, count)| Some((*count > 0) == wanted || is_open(row))).collect();
+        let rows = self.doubted().filtered(&keep)?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        (self.each)(rows.columns(self.schema, &self.join.outputs)?)
+    }
+
+    fn put_marked(self) -> Result<()> {
+        let mark: BooleanArray = self.counts.iter().map(|count| Some(*count > 0)).collect();
+        let mark: ArrayRef = Arc::new(mark);
+        let rows = self.doubted();
+        let columns = rows.batch().columns();
+        let out = self.join.outputs.iter();
+        let out = out.map(|at| Arc::clone(columns.get(*at).unwrap_or(&mark))).collect();
+        let batch = batch_of(self.schema, out, rows.len())?;
+        let marked = ZSet::weighted(batch, rows.weights().to_vec())?;
+        (self.each)(marked.with_faults(rows.faults().clone()))
+    }
 }

@@ -10,6 +10,7 @@
 
 mod admit;
 mod aggregate;
+mod chunks;
 mod compile;
 mod compile_grouped;
 mod compile_join;
@@ -18,18 +19,26 @@ pub mod cursor;
 pub mod definition;
 mod delta;
 mod diff;
+mod emit;
 mod evaluate;
 mod explain;
+mod fault;
 mod full;
 mod join;
 mod lease;
 mod load;
+mod memory;
 mod node;
+mod only;
 mod ordered;
+mod partners;
 mod projection;
 mod projections;
+mod residual;
+mod row_sorter;
 mod source;
 mod step;
+mod walk;
 mod zset;
 
 pub use cursor::{RowChange, drop_deliveries};

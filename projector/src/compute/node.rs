@@ -9,15 +9,13 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::compute::SortOptions;
 use arrow::datatypes::SchemaRef;
-use datafusion::logical_expr::ColumnarValue;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::window::WindowExpr;
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 use everwhen_query::table::{TableColumn, TemporalTable};
 use everwhen_storage::TableId;
 
-use super::zset::batch_of;
-use crate::error::Result;
+use super::residual::Residual;
 
 /// One operator and what is below it.
 #[derive(Debug)]
@@ -158,12 +156,8 @@ pub struct Join {
     pub on: Vec<(usize, usize)>,
     /// NULL equals NULL in `on`.
     pub null_equal: bool,
-    /// A further condition over the left's columns followed by the right's.
-    pub residual: Option<Arc<dyn PhysicalExpr>>,
-    /// Its text.
-    pub residual_text: String,
-    /// Schema that the residual reads.
-    pub pair_schema: SchemaRef,
+    /// A further condition over pairs.
+    pub residual: Option<Residual>,
     /// Output columns as places in left ++ right (++ mark).
     pub outputs: Vec<usize>,
     /// The residual asks for one instant within the right side's period.
@@ -244,38 +238,4 @@ impl Node {
             input.scans(each);
         }
     }
-}
-
-impl Project {
-    /// Computes the output's columns of some rows.
-    pub fn apply(&self, schema: &SchemaRef, rows: &RecordBatch) -> Result<RecordBatch> {
-        let mut columns = Vec::with_capacity(self.outputs.len());
-        for output in &self.outputs {
-            columns.push(match output {
-                Output::Column(at) => Arc::clone(rows.column(*at)),
-                Output::Cast(_, expr) | Output::Computed(expr) => array_of(expr, rows)?,
-            });
-        }
-        batch_of(schema, columns, rows.num_rows())
-    }
-}
-
-/// Evaluates an expression to one value a row.
-pub fn array_of(
-    expr: &Arc<dyn PhysicalExpr>,
-    rows: &RecordBatch,
-) -> Result<arrow::array::ArrayRef> {
-    match expr.evaluate(rows)? {
-        ColumnarValue::Array(array) => Ok(array),
-        ColumnarValue::Scalar(value) => Ok(value.to_array_of_size(rows.num_rows())?),
-    }
-}
-
-/// Evaluates a predicate: true, false or NULL a row.
-pub fn truth_of(
-    expr: &Arc<dyn PhysicalExpr>,
-    rows: &RecordBatch,
-) -> Result<arrow::array::BooleanArray> {
-    let array = array_of(expr, rows)?;
-    Ok(arrow::array::AsArray::as_boolean(&array).clone())
 }

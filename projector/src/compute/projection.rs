@@ -4,23 +4,30 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use everwhen_storage::{Basis, Definitions, Store, TableDef, Tenant, TxId, ValidTime};
+use everwhen_storage::{
+    Basis, Definitions, Hold, RowKey, Store, TableDef, Tenant, TxId, ValidTime,
+};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::admit::Program;
+use super::chunks::ChunkWriter;
 use super::cursor::{
-    ChunkHead, Delivered, Entries, Held, Outstanding, RowChange, State, chunk_key, chunks_prefix,
-    decode, encode, held_key, held_prefix, met_key, met_prefix, prefix, read, state_key,
+    Attempt, Delivered, Entries, Held, Loading, Outstanding, RowChange, State, attempt_key,
+    chunk_key, chunks_prefix, decode, decode_chunk, encode, held_key, held_prefix, met_key,
+    met_prefix, prefix, read, state_key,
 };
 use super::definition::Body;
 use super::full::Full;
 use super::lease::Leasing;
-use super::step::{HeldKeys, Step, Work, next_boundary};
+use super::memory::Memory;
+use super::step::{HeldKeys, LoadPlace, Step, Work, next_boundary};
 use crate::error::{Error, Result};
 
-/// Entries of one write while a big step is made durable.
-const ENTRIES_PER_WRITE: usize = 256;
+/// Chunks of a load that may wait for the sink while more of it is computed.
+const LOAD_CHUNKS_MAX: usize = 64;
+/// So many processes may end during a step before it is not tried again by itself.
+const ENDED_MAX: u32 = 2;
 
 /// A projection that is defined now.
 pub struct Projection {
@@ -57,6 +64,8 @@ struct Shared {
     boundary: Option<ValidTime>,
     boundary_known: bool,
     first_chunk: Option<(u64, Arc<Vec<RowChange>>)>,
+    /// Keeps what a load reads between its parts.
+    pin: Option<Hold>,
 }
 
 struct Failure {
@@ -94,10 +103,14 @@ pub struct Tools<'a> {
     pub full: &'a Full,
     /// Changes in one chunk.
     pub chunk_rows: usize,
+    /// Bytes in one chunk, about.
+    pub chunk_bytes: usize,
     /// Change records read by one step, about.
     pub records_max: usize,
-    /// Keys loaded at once.
-    pub load_keys: usize,
+    /// Rows of a load that are computed at once, about.
+    pub load_rows: usize,
+    /// What may be held in memory.
+    pub memory: &'a Memory,
 }
 
 /// What everwhen.projections shows.
@@ -107,7 +120,7 @@ pub struct ProjectionStatus {
     pub projection: String,
     /// Counts the definitions and reloads under the name.
     pub generation: u64,
-    /// `loading`, `delivering`, `live`, `stalled`.
+    /// `loading`, `delivering`, `live`, `stalled`, `paused`.
     pub state: String,
     /// The sink holds the query's rows as of this transaction; 0 before the first load.
     pub delivered_tx: u64,
@@ -146,6 +159,8 @@ impl Projection {
             }
         };
         drop_strays(store, name, &state)?;
+        let state = Self::after_end(store, name, state)?;
+        let pin = state.load.as_ref().map(|load| store.hold(Basis::from(load.to).tx));
         let mut held = HeldKeys::new();
         for (_, bytes) in store.cursors(&held_prefix(name), usize::MAX)? {
             let entry: Held = decode(name, &bytes)?;
@@ -174,10 +189,76 @@ impl Projection {
                 boundary: None,
                 boundary_known: false,
                 first_chunk: None,
+                pin,
             }),
             offered: Notify::new(),
             wake: Notify::new(),
         })
+    }
+
+    /// Takes note of a step that a process before this one ended in; after two, nothing more is computed.
+    fn after_end(store: &Store, name: &str, mut state: State) -> Result<State> {
+        let key = attempt_key(name);
+        let Some(mut attempt) = read::<Attempt>(store, name, &key)? else { return Ok(state) };
+        if !attempt.running {
+            return Ok(state);
+        }
+        attempt = Attempt { running: false, ended: attempt.ended + 1 };
+        let mut entries = vec![(key, Some(encode(name, &attempt)?))];
+        if attempt.ended >= ENDED_MAX && state.paused.is_none() {
+            let ended = attempt.ended;
+            let why = format!(
+                "the server ended {ended} times while a step of this projection was computed; \
+                 ALTER PROJECTION {name} RESUME tries again"
+            );
+            tracing::error!(
+                projection = name,
+                ended,
+                "projection paused: the server ended in its step"
+            );
+            state.paused = Some(why);
+            entries.push((state_key(name), Some(encode(name, &state)?)));
+        }
+        store.put_cursors(&entries, true)?;
+        Ok(state)
+    }
+
+    /// Says that a step takes its time, or that it has ended with the process alive.
+    pub fn note_attempt(&self, store: &Store, running: bool) -> Result<()> {
+        let key = attempt_key(&self.name);
+        let entry = match running {
+            true => {
+                let before: Option<Attempt> = read(store, &self.name, &key)?;
+                let ended = before.map_or(0, |before| before.ended);
+                Some(encode(&self.name, &Attempt { running, ended })?)
+            }
+            false => None,
+        };
+        self.put(store, &vec![(key, entry)], false)
+    }
+
+    /// Computes nothing more until [`Projection::resume`]. What is computed is still delivered.
+    pub fn pause(&self, store: &Store) -> Result<()> {
+        self.set_paused(store, Some("paused by ALTER PROJECTION".to_owned()))
+    }
+
+    /// Goes on.
+    pub fn resume(&self, store: &Store) -> Result<()> {
+        self.note_attempt(store, false)?;
+        self.set_paused(store, None)
+    }
+
+    fn set_paused(&self, store: &Store, paused: Option<String>) -> Result<()> {
+        let _computing = self.computing.lock();
+        let mut shared = self.shared.lock();
+        let state = State { paused, ..shared.state.clone() };
+        let entries = vec![(state_key(&self.name), Some(encode(&self.name, &state)?))];
+        self.put(store, &entries, true)?;
+        shared.state = state;
+        shared.failure = None;
+        drop(shared);
+        self.wake.notify_one();
+        Ok(())
     }
 
     /// Returns the compiled query, compiled anew where a table it reads was declared otherwise.
@@ -235,7 +316,8 @@ impl Projection {
     /// True where a step could be due: something committed, or the clock passed a boundary.
     pub fn is_due(&self, latest: Basis, monotonic: Instant) -> bool {
         let shared = self.shared.lock();
-        if shared.state.step.is_some() {
+        let State { step, load, delivered, paused, .. } = &shared.state;
+        if paused.is_some() {
             return false;
         }
         if let Some(failure) = &shared.failure
@@ -244,11 +326,23 @@ impl Projection {
         {
             return false;
         }
-        let Some(delivered) = shared.state.delivered else { return true };
+        if load.is_some() {
+            let waiting = step.as_ref().map_or(0, |step| step.open.len());
+            return waiting < LOAD_CHUNKS_MAX;
+        }
+        if step.is_some() {
+            return false;
+        }
+        let Some(delivered) = *delivered else { return true };
         let at = Basis::from(delivered);
         at.tx < latest.tx
             || !shared.boundary_known
             || shared.boundary.is_some_and(|boundary| boundary <= latest.now && at.now < latest.now)
+    }
+
+    /// True while all rows are being loaded.
+    pub fn is_loading(&self) -> bool {
+        self.shared.lock().state.delivered.is_none()
     }
 
     /// Computes one step towards the latest basis and makes it durable. Blocking.
@@ -282,9 +376,16 @@ impl Projection {
             let shared = self.shared.lock();
             (shared.state.clone(), Arc::clone(&shared.held), Arc::clone(&shared.known))
         };
+        let load = match (&state.load, state.delivered) {
+            (Some(load), _) => Some(load.clone()),
+            (None, None) => {
+                Some(Loading { to: latest.into(), tenant: None, after: None, tail: None })
+            }
+            (None, Some(_)) => None,
+        };
         // Nothing that the step reads is swept meanwhile.
-        let from = state.delivered.map_or(latest.tx, |delivered| Basis::from(delivered).tx);
-        let _hold = tools.store.hold(from);
+        let from = load.as_ref().map(|load| load.to).or(state.delivered);
+        let hold = tools.store.hold(from.map_or(latest.tx, |from| Basis::from(from).tx));
         let definitions = tools.store.definitions();
         let program = self.program(tools.store, &definitions)?;
         let work = Work {
@@ -295,20 +396,78 @@ impl Projection {
             held: &held,
             known: &known,
             full: tools.full,
+            memory: tools.memory,
             records_max: tools.records_max,
-            load_keys: tools.load_keys,
+            load_rows: tools.load_rows,
         };
         let mut chunks = ChunkWriter::new(self, tools, &state);
         let mut out = |rows| chunks.add(rows);
-        let step = match state.delivered {
-            None => work.load(latest, &mut out)?,
-            Some(delivered) => work.step(delivered.into(), latest, &mut out)?,
-        };
+        if let Some(load) = load {
+            out(load.tail.iter().cloned().collect())?;
+            let (step, rest) = work.load(load.to.into(), place_of(&load)?, &mut out)?;
+            let boundary = next_boundary(tools.store, &program, step.to.tx, step.to.now)?;
+            let rest = rest.map(|place| Loading {
+                to: load.to,
+                tenant: Some(place.tenant.as_str().to_owned()),
+                after: place.after.map(|key| key.as_bytes().to_vec()),
+                tail: chunks.take_last(),
+            });
+            chunks.close(rest.is_none())?;
+            self.keep_load(&held, step, chunks, rest, boundary, hold)?;
+            return Ok(true);
+        }
+        let Some(delivered) = state.delivered else { return Ok(false) };
+        let step = work.step(delivered.into(), latest, &mut out)?;
         let boundary = next_boundary(tools.store, &program, step.to.tx, step.to.now)?;
         let moved = state.delivered != Some(step.to.into());
-        chunks.close(step.reload)?;
+        chunks.close(false)?;
         self.keep(state, &held, step, chunks, boundary)?;
         Ok(moved)
+    }
+
+    /// Makes a part of a load durable, then lets it be seen. The parts before may be on their way.
+    fn keep_load(
+        &self,
+        held: &Arc<HeldKeys>,
+        step: Step,
+        chunks: ChunkWriter<'_>,
+        rest: Option<Loading>,
+        boundary: Option<ValidTime>,
+        hold: Hold,
+    ) -> Result<()> {
+        let name = &self.name;
+        let ChunkWriter { tools, mut entries, open, first, next_change, .. } = chunks;
+        let held = self.keep_held(&mut entries, held, &step)?;
+        for tenant in &step.met {
+            entries.push((met_key(name, tenant), Some(Vec::new())));
+        }
+        let mut shared = self.shared.lock();
+        let mut state = shared.state.clone();
+        let to: Delivered = step.to.into();
+        let before = state.step.take();
+        let nothing = Outstanding { to, reload: true, chunks: 0, open: Vec::new() };
+        let mut outstanding = before.unwrap_or(nothing);
+        outstanding.chunks += open.len();
+        outstanding.open.extend(open);
+        state.step = Some(outstanding);
+        state.next_change = next_change;
+        state.load = rest;
+        entries.push((state_key(name), Some(encode(name, &state)?)));
+        self.put(tools.store, &entries, true)?;
+        shared.pin = state.load.is_some().then_some(hold);
+        if shared.first_chunk.is_none() {
+            shared.first_chunk = first;
+        }
+        shared.state = state;
+        shared.held = held;
+        if !step.met.is_empty() {
+            Arc::make_mut(&mut shared.known).extend(step.met);
+        }
+        shared.boundary = boundary;
+        shared.boundary_known = true;
+        drop(shared);
+        self.offered.notify_waiters();
+        Ok(())
     }
 
     /// Makes a step durable, then lets it be seen.
@@ -331,7 +490,7 @@ impl Projection {
         if leaves {
             let to = step.to.into();
             state.next_change = next_change;
-            state.step = Some(Outstanding { to, reload: step.reload, chunks: open.len(), open });
+            state.step = Some(Outstanding { to, reload: false, chunks: open.len(), open });
         } else {
             state.delivered = Some(step.to.into());
         }
@@ -386,19 +545,20 @@ impl Projection {
         let generation = shared.state.generation;
         let Some(step) = &shared.state.step else { return Ok(None) };
         let Some(head) = step.open.first().copied() else { return Ok(None) };
-        let last = step.open.len() == 1;
-        let reload_begin = step.reload && step.open.len() == step.chunks;
+        // A load that is computed to its end has one more chunk: it ends with that.
+        let last = step.open.len() == 1 && shared.state.load.is_none();
+        let reload_begin = step.reload && head.first_change == 1;
         let reload_end = step.reload && last;
         let tx = step.to.tx;
         let changes = match &shared.first_chunk {
             Some((first, changes)) if *first == head.first_change => Arc::clone(changes),
             _ => {
                 let key = chunk_key(&self.name, generation, head.first_change);
-                let kept: Option<Vec<RowChange>> = read(store, &self.name, &key)?;
-                let changes = Arc::new(kept.ok_or_else(|| Error::Corrupt {
+                let kept = store.cursor(&key)?.ok_or_else(|| Error::Corrupt {
                     projection: self.name.clone(),
                     why: format!("the chunk from change {} is missing", head.first_change),
-                })?);
+                })?;
+                let changes = Arc::new(decode_chunk(&self.name, &kept)?);
                 shared.first_chunk = Some((head.first_change, Arc::clone(&changes)));
                 changes
             }
@@ -435,7 +595,7 @@ impl Projection {
         if entries.is_empty() {
             return Ok(());
         }
-        if step.open.is_empty() {
+        if step.open.is_empty() && state.load.is_none() {
             state.delivered = Some(step.to);
             state.step = None;
         }
@@ -443,11 +603,13 @@ impl Projection {
         // If this is lost, the chunk is sent again and the sink knows its numbers.
         self.put(store, &entries, false)?;
         let complete = state.step.is_none();
+        let wanted = complete || state.load.is_some();
         shared.state = state;
         drop(shared);
-        if complete {
+        if wanted {
             self.wake.notify_one();
-        } else {
+        }
+        if !complete {
             self.offered.notify_waiters();
         }
         Ok(())
@@ -469,6 +631,7 @@ impl Projection {
         shared.held = Arc::default();
         shared.known = Arc::default();
         shared.first_chunk = None;
+        shared.pin = None;
         shared.leasing.end();
         drop(shared);
         self.offered.notify_waiters();
@@ -477,7 +640,7 @@ impl Projection {
     }
 
     /// Writes durable state, unless it is another's by now.
-    fn put(&self, store: &Store, entries: &Entries, sync: bool) -> Result<()> {
+    pub fn put(&self, store: &Store, entries: &Entries, sync: bool) -> Result<()> {
         let ended = self.ended.lock();
         if *ended {
             return Err(Error::Unknown { name: self.name.clone() });
@@ -516,11 +679,13 @@ impl Projection {
         let state = &shared.state;
         let failed = shared.failure.as_ref().map(|failure| failure.text.clone());
         let word = match (&failed, &state.step, state.delivered) {
+            _ if state.paused.is_some() => "paused",
             (Some(_), ..) => "stalled",
             (None, Some(step), _) if !step.reload => "delivering",
             (None, None, Some(_)) => "live",
             _ => "loading",
         };
+        let failed = state.paused.clone().or(failed);
         let pending = state.step.iter().flat_map(|step| &step.open).map(|head| head.count).sum();
         ProjectionStatus {
             projection: self.name.clone(),
@@ -538,74 +703,6 @@ impl Projection {
     }
 }
 
-/// Cuts the changes of a step into chunks and writes them as they come.
-///
-/// Chunks without a state that names them mean nothing, so a crash in between leaves nothing.
-struct ChunkWriter<'a> {
-    of: &'a Projection,
-    tools: &'a Tools<'a>,
-    generation: u64,
-    next_change: u64,
-    waiting: Vec<RowChange>,
-    entries: Entries,
-    open: Vec<ChunkHead>,
-    first: Option<(u64, Arc<Vec<RowChange>>)>,
-}
-
-impl<'a> ChunkWriter<'a> {
-    const fn new(of: &'a Projection, tools: &'a Tools<'a>, state: &State) -> Self {
-        Self {
-            of,
-            tools,
-            generation: state.generation,
-            next_change: state.next_change,
-            waiting: Vec::new(),
-            entries: Vec::new(),
-            open: Vec::new(),
-            first: None,
-        }
-    }
-
-    /// Takes changes in their order; full chunks are written.
-    fn add(&mut self, rows: Vec<RowChange>) -> Result<()> {
-        let full = self.tools.chunk_rows.max(1);
-        for row in rows {
-            self.waiting.push(row);
-            if self.waiting.len() >= full {
-                self.cut()?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends the last chunk. A load has at least one, also of no rows: it ends the load.
-    fn close(&mut self, reload: bool) -> Result<()> {
-        if !self.waiting.is_empty() || (reload && self.open.is_empty()) {
-            self.cut()?;
-        }
-        Ok(())
-    }
-
-    fn cut(&mut self) -> Result<()> {
-        let changes = std::mem::take(&mut self.waiting);
-        let name = &self.of.name;
-        let count = u64::try_from(changes.len()).unwrap_or(u64::MAX);
-        let head = ChunkHead { first_change: self.next_change, count };
-        self.next_change += count;
-        let key = chunk_key(name, self.generation, head.first_change);
-        self.entries.push((key, Some(encode(name, &changes)?)));
-        self.open.push(head);
-        if self.first.is_none() {
-            self.first = Some((head.first_change, Arc::new(changes)));
-        }
-        if self.entries.len() >= ENTRIES_PER_WRITE {
-            self.of.put(self.tools.store, &self.entries, false)?;
-            self.entries.clear();
-        }
-        Ok(())
-    }
-}
-
 impl Shared {
     /// Returns the instant up to which the clock has changed nothing that is not delivered.
     fn delivered_now(&self, latest: Basis) -> Option<ValidTime> {
@@ -617,6 +714,13 @@ impl Shared {
             && self.boundary.is_none_or(|boundary| boundary > latest.now);
         Some(if current { at.now.max(latest.now) } else { at.now })
     }
+}
+
+/// Returns where a load goes on.
+fn place_of(load: &Loading) -> Result<Option<LoadPlace>> {
+    let Some(tenant) = &load.tenant else { return Ok(None) };
+    let after = load.after.clone().map(RowKey::from_bytes);
+    Ok(Some(LoadPlace { tenant: Tenant::new(tenant)?, after }))
 }
 
 /// Deletes chunks that a crash left behind before the step that was to name them was durable.

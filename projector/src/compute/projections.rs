@@ -1,6 +1,7 @@
 //! All projections of a server: made, leased, computed, delivered, listed.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use everwhen_storage::{
     Tenant, TxId, ValidTime,
 };
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,19 +20,29 @@ use super::cursor::{encode, lease_key, read};
 use super::definition::{Body, OutputColumn};
 use super::explain;
 use super::full::Full;
+use super::memory::Memory;
 use super::projection::{Chunk, Projection, ProjectionStatus, Tools, forget};
 use super::zset::ZSet;
 use crate::error::{Error, Result};
+
+/// A step that takes longer is noted while it runs.
+const LONG_STEP: Duration = Duration::from_millis(300);
 
 /// How projections are run.
 #[derive(Debug, Clone)]
 pub struct ProjectionOptions {
     /// Changes in one chunk at most.
     pub chunk_rows: usize,
+    /// Bytes of the rows in one chunk, about.
+    pub chunk_bytes: usize,
     /// Change records that one step reads, about: more are left to the next step.
     pub step_records: usize,
-    /// Keys of the leading table whose rows a first load holds in memory at once.
-    pub load_keys: usize,
+    /// Rows of a first load that are computed before the first of them leaves, about.
+    pub load_rows: usize,
+    /// Bytes that all projections may hold in memory while they are computed.
+    pub memory_bytes_max: usize,
+    /// Where they put what they cannot hold; the files have no names.
+    pub spill_directory: PathBuf,
     /// How long a lease holds without a sign of its worker.
     pub lease: Duration,
     /// How often the clock is looked at.
@@ -40,9 +52,12 @@ pub struct ProjectionOptions {
 impl Default for ProjectionOptions {
     fn default() -> Self {
         Self {
-            chunk_rows: 1_000,
+            chunk_rows: 4_000,
+            chunk_bytes: 1 << 20,
             step_records: 50_000,
-            load_keys: 10_000,
+            load_rows: 50_000,
+            memory_bytes_max: 512 << 20,
+            spill_directory: std::env::temp_dir(),
             lease: Duration::from_secs(10),
             poll: Duration::from_millis(20),
         }
@@ -96,6 +111,9 @@ pub struct Projections {
     store: Store,
     options: ProjectionOptions,
     full: Full,
+    memory: Arc<Memory>,
+    /// One load is computed at a time, so that late events never wait for several.
+    loads: Semaphore,
     defined: Mutex<Defined>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -114,10 +132,13 @@ struct Defined {
 impl Projections {
     /// Takes up all projections that are defined. Blocking: reads their state.
     pub fn new(store: Store, options: ProjectionOptions) -> Result<Arc<Self>> {
+        let memory = Memory::new(options.memory_bytes_max, options.spill_directory.clone());
         let projections = Arc::new(Self {
             store,
             options,
             full: Full::new(),
+            memory,
+            loads: Semaphore::new(1),
             defined: Mutex::new(Defined::default()),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -225,12 +246,7 @@ impl Projections {
         loop {
             let monotonic = self.store.clock().monotonic();
             if projection.is_due(self.store.latest(), monotonic) {
-                let this = Arc::clone(&self);
-                let of = Arc::clone(&projection);
-                let done = tokio::task::spawn_blocking(move || of.advance(&this.tools())).await;
-                if let Err(error) = done {
-                    tracing::error!(projection = %projection.name, %error, "a step did not end");
-                }
+                self.advance_watched(&projection).await;
             }
             tokio::select! {
                 () = end.cancelled() => return,
@@ -241,14 +257,77 @@ impl Projections {
         }
     }
 
-    const fn tools(&self) -> Tools<'_> {
+    /// Computes one step. Where it takes its time that is noted, so that the next process knows of it should
+    /// this one end.
+    async fn advance_watched(self: &Arc<Self>, projection: &Arc<Projection>) {
+        let _turn = match projection.is_loading() {
+            true => self.loads.acquire().await.ok(),
+            false => None,
+        };
+        let (this, of) = (Arc::clone(self), Arc::clone(projection));
+        let mut step = tokio::task::spawn_blocking(move || of.advance(&this.tools()));
+        let mut is_noted = false;
+        let done = match tokio::time::timeout(LONG_STEP, &mut step).await {
+            Ok(done) => done,
+            Err(_) => {
+                is_noted = self.note(projection, true).await;
+                step.await
+            }
+        };
+        if let Err(error) = done {
+            tracing::error!(projection = %projection.name, %error, "a step did not end");
+        }
+        if is_noted {
+            self.note(projection, false).await;
+        }
+    }
+
+    async fn note(self: &Arc<Self>, projection: &Arc<Projection>, running: bool) -> bool {
+        let (this, of) = (Arc::clone(self), Arc::clone(projection));
+        let noted = tokio::task::spawn_blocking(move || of.note_attempt(&this.store, running));
+        match noted.await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                tracing::debug!(projection = %projection.name, %error, "a step was not noted");
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn tools(&self) -> Tools<'_> {
         Tools {
             store: &self.store,
             full: &self.full,
             chunk_rows: self.options.chunk_rows,
+            chunk_bytes: self.options.chunk_bytes,
             records_max: self.options.step_records,
-            load_keys: self.options.load_keys,
+            load_rows: self.options.load_rows,
+            memory: &self.memory,
         }
+    }
+
+    /// Returns how many bytes the computing of projections holds, and the most that it held.
+    pub fn memory_bytes(&self) -> (usize, usize) {
+        (self.memory.used_bytes(), self.memory.most_bytes())
+    }
+
+    /// Computes nothing more of a projection until it is resumed. Blocking.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`], and those of the store.
+    pub fn pause(self: &Arc<Self>, name: &str) -> Result<()> {
+        self.refresh()?;
+        self.named(name)?.pause(&self.store)
+    }
+
+    /// Goes on with a projection that was paused, or that paused itself. Blocking.
+    ///
+    /// # Errors
+    /// As [`Projections::pause`].
+    pub fn resume(self: &Arc<Self>, name: &str) -> Result<()> {
+        self.refresh()?;
+        self.named(name)?.resume(&self.store)
     }
 
     fn named(&self, name: &str) -> Result<Arc<Projection>> {

@@ -1,22 +1,30 @@
 //! Reading the store for one tenant: a scan's rows at a basis, and what changed between two.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
 
 use arrow::array::{Array, ArrayRef};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::SchemaRef;
 use everwhen_query::columns::value_at;
 use everwhen_query::table::{SystemClause, TableColumn, ValidClause};
-use everwhen_query::versions::versions_to_batch;
+use everwhen_query::versions::{VersionColumns, versions_to_batch};
 use everwhen_storage::{
     Basis, ColumnId, ColumnType, Definitions, IndexDef, IndexId, KeyChange, Keys, Period, RowKey,
     Scan as StoreScan, Store, SystemBound, TableDef, Tenant, TxId, ValidBound, ValidTime, Value,
-    Version, View,
+    Version, VersionRef, View,
 };
 
+use super::memory::Memory;
 use super::node::Scan;
-use super::zset::{Only, ZSet, batch_of};
-use crate::error::Result;
+use super::only::Only;
+use super::walk::Walk;
+use super::zset::{Each, PART_ROWS, ZSet, batch_of};
+use crate::error::{Error, Result};
+
+/// Bytes of stored values that travel together at most, about.
+const PART_BYTES: usize = 4 << 20;
+/// Changed periods of one key that are read together.
+const PERIODS_AT_ONCE: usize = 512;
 
 /// Reads for one tenant at one basis.
 pub struct Reader<'a, 'db> {
@@ -30,6 +38,10 @@ pub struct Reader<'a, 'db> {
     pub tenant: &'a Tenant,
     /// Where indexes are found.
     pub definitions: &'a Definitions,
+    /// What may be held in memory.
+    pub memory: &'a Memory,
+    /// A scan that is read bit by bit.
+    pub walk: Option<&'a Walk<'a>>,
 }
 
 /// What changed in one table for one tenant.
@@ -55,8 +67,22 @@ pub enum Access {
     Key(Vec<usize>),
     /// By an index over these columns.
     Index(IndexId, Vec<usize>),
+    /// By an index over these columns and an instant.
+    TimeIndex(IndexId, Vec<usize>),
     /// By reading the whole table.
     Full,
+}
+
+impl Access {
+    /// Returns how far it narrows down what is read.
+    const fn narrows(&self) -> usize {
+        match self {
+            Self::Full => 0,
+            Self::Index(_, columns) => 2 * columns.len(),
+            Self::TimeIndex(_, columns) => 2 * columns.len() + 1,
+            Self::Key(_) => usize::MAX,
+        }
+    }
 }
 
 /// What a scan reads at a basis.
@@ -69,30 +95,79 @@ struct Bounds {
 impl Scan {
     /// Chooses how to find rows by values of some output columns.
     pub fn access(&self, columns: &[usize], definitions: &Definitions) -> Access {
+        self.access_in_time(columns, None, definitions)
+    }
+
+    /// The same where the instant in an output column lies within ranges of time.
+    pub fn access_at(
+        &self,
+        columns: &[usize],
+        instant: Option<usize>,
+        definitions: &Definitions,
+    ) -> Access {
+        let instant = instant.and_then(|at| self.instant(at));
+        self.access_in_time(columns, instant, definitions)
+    }
+
+    fn access_in_time(
+        &self,
+        columns: &[usize],
+        instant: Option<ColumnId>,
+        definitions: &Definitions,
+    ) -> Access {
         let stored: Vec<(usize, ColumnId)> = self.stored(columns);
         let place = |id: &ColumnId| stored.iter().find(|(_, of)| of == id).map(|(at, _)| *at);
         let key: Option<Vec<usize>> = self.table.def.key.iter().map(place).collect();
         if let Some(key) = key {
             return Access::Key(key);
         }
-        let mut best: Option<(&Arc<IndexDef>, Vec<usize>)> = None;
+        let mut best = Access::Full;
         for index in definitions.indexes.values() {
             let usable = index.ready
                 && index.table == self.table.def.id
                 && index.columns.iter().all(|column| has_one_type(definitions, index, *column));
-            let columns: Option<Vec<usize>> = index.columns.iter().map(place).collect();
-            if let (true, Some(columns)) = (usable, columns)
-                && best.as_ref().is_none_or(|(_, so_far)| so_far.len() < columns.len())
-            {
-                best = Some((index, columns));
+            if !usable {
+                continue;
+            }
+            let found = match index.columns.split_last() {
+                Some((last, equal)) if Some(*last) == instant => {
+                    let columns: Option<Vec<usize>> = equal.iter().map(place).collect();
+                    columns.map(|columns| Access::TimeIndex(index.id, columns))
+                }
+                _ => {
+                    let columns: Option<Vec<usize>> = index.columns.iter().map(place).collect();
+                    columns.map(|columns| Access::Index(index.id, columns))
+                }
+            };
+            if let Some(found) = found.filter(|found| found.narrows() > best.narrows()) {
+                best = found;
             }
         }
-        best.map_or(Access::Full, |(index, columns)| Access::Index(index.id, columns))
+        best
     }
 
     /// Returns the index that would find rows by values of some output columns; `None` where the
     /// key does, or no index can.
     pub fn index_for(&self, columns: &[usize]) -> Option<Vec<ColumnId>> {
+        let ids = self.indexable(columns);
+        let by_key = self.table.def.key.iter().all(|id| ids.contains(id));
+        (!ids.is_empty() && !by_key).then_some(ids)
+    }
+
+    /// Returns the index that would find rows by values of some output columns and a range of
+    /// instants in another; `None` where the key does, or no index can.
+    pub fn time_index_for(&self, columns: &[usize], instant: usize) -> Option<Vec<ColumnId>> {
+        let mut ids = self.indexable(columns);
+        let instant = self.instant(instant)?;
+        if self.table.def.key.iter().all(|id| ids.contains(id)) {
+            return None;
+        }
+        ids.retain(|id| *id != instant);
+        ids.push(instant);
+        Some(ids)
+    }
+
+    fn indexable(&self, columns: &[usize]) -> Vec<ColumnId> {
         let mut ids: Vec<ColumnId> = self
             .stored(columns)
             .into_iter()
@@ -103,8 +178,25 @@ impl Scan {
             .collect();
         ids.sort_unstable();
         ids.dedup();
-        let by_key = self.table.def.key.iter().all(|id| ids.contains(id));
-        (!ids.is_empty() && !by_key).then_some(ids)
+        ids
+    }
+
+    /// Returns what an index would hold of a column of instants.
+    fn instant(&self, column: usize) -> Option<ColumnId> {
+        match self.column(column)? {
+            TableColumn::Stored(id) => {
+                let kind = &self.table.def.column_by_id(*id)?.kind;
+                let counted =
+                    matches!(kind, ColumnType::Timestamp | ColumnType::Int64 | ColumnType::Date);
+                counted.then_some(*id)
+            }
+            TableColumn::ValidFrom | TableColumn::RawFrom => {
+                // Bounds that are shown cut to a window are not those that are stored.
+                let is_cut = self.table.cut() != Period::ALL;
+                (!is_cut).then_some(ColumnId::VALID_FROM)
+            }
+            _ => None,
+        }
     }
 
     fn stored(&self, columns: &[usize]) -> Vec<(usize, ColumnId)> {
@@ -136,6 +228,14 @@ impl Scan {
         Ok(Bounds { tx, valid, system })
     }
 
+    /// True where columns are the valid bounds of versions at one belief.
+    fn is_over_time(&self, (from, to): (usize, usize)) -> bool {
+        let from = matches!(self.column(from), Some(TableColumn::RawFrom | TableColumn::ValidFrom));
+        let to = matches!(self.column(to), Some(TableColumn::RawTo | TableColumn::ValidTo));
+        let one_belief = matches!(self.table.system, SystemClause::Basis | SystemClause::AsOf(_));
+        from && to && one_belief && matches!(self.table.valid, ValidClause::Overlapping(_))
+    }
+
     fn follows_basis(&self) -> bool {
         matches!(self.table.system, SystemClause::Basis)
     }
@@ -163,74 +263,143 @@ fn has_one_type(definitions: &Definitions, index: &IndexDef, column: ColumnId) -
 
 impl Reader<'_, '_> {
     /// Reads a scan's rows, those that match `only` at least.
-    pub fn rows(&self, scan: &Scan, schema: &SchemaRef, only: Option<&Only>) -> Result<ZSet> {
-        let keys = match only {
-            Some(only) => self.keys(scan, only)?,
-            None => Keys::All,
+    pub fn rows(
+        &self,
+        scan: &Scan,
+        schema: &SchemaRef,
+        only: Option<&Only>,
+        each: Each<'_>,
+    ) -> Result<()> {
+        let found = match only {
+            Some(only) => self.find(scan, only)?,
+            None => Finding::Keys(Keys::All),
         };
-        if matches!(&keys, Keys::Among(keys) if keys.is_empty()) {
-            return Ok(ZSet::empty(schema));
-        }
-        let versions = self.versions(scan, keys, self.basis)?;
-        self.batch(scan, schema, &versions).map(ZSet::once)
-    }
-
-    /// Returns the keys of a scan's rows, in key order.
-    pub fn all_keys(&self, scan: &Scan) -> Result<Vec<RowKey>> {
         let bounds = scan.bounds(self.store, self.basis)?;
+        let mut rows = Rows::new(self.view, scan, schema)?;
+        let walk = self.walk.filter(|walk| only.is_none() && std::ptr::eq(walk.scan, scan));
+        let keys = match found {
+            Finding::Keys(Keys::Among(keys)) if keys.is_empty() => return Ok(()),
+            Finding::Keys(keys) => keys,
+            Finding::InTime(of) => return self.rows_in_time(scan, &bounds, &of, rows, each),
+        };
+        let keys = walk.and_then(Walk::rest).map_or(keys, Keys::Within);
+        let columns = scan.columns_read();
         let read = StoreScan {
             table: &scan.table.def,
             tenant: Some(self.tenant),
-            keys: Keys::All,
+            keys,
             valid: bounds.valid,
             system: bounds.system,
-            columns: Some(&[]),
-            whole: false,
+            columns: Some(&columns),
+            whole: true,
         };
-        Ok(self.store.read_unerased(bounds.tx, |view| {
-            let mut keys: Vec<RowKey> = Vec::new();
+        // A view of its own: what takes the rows reads from the other.
+        self.store.read_unerased(bounds.tx, |view| {
             view.scan_borrowed(&read, &mut |version| {
-                if keys.last().is_none_or(|last| last.as_bytes() != version.key_bytes()) {
-                    keys.push(version.key());
+                let goes_on = walk.is_none_or(|walk| walk.reaches(version));
+                Ok(goes_on && rows.add(version, each))
+            })
+        })?;
+        rows.end(each)?;
+        if let Some(walk) = walk {
+            walk.ends();
+        }
+        Ok(())
+    }
+
+    /// Reads versions of keys that reach into ranges of valid time.
+    fn rows_in_time(
+        &self,
+        scan: &Scan,
+        bounds: &Bounds,
+        of: &BTreeMap<RowKey, Vec<Period<ValidTime>>>,
+        mut rows: Rows<'_, '_>,
+        each: Each<'_>,
+    ) -> Result<()> {
+        let ValidBound::Overlapping(shown) = bounds.valid else {
+            return Err(Error::internal("ranges of time are asked of scans over time"));
+        };
+        self.store.read_unerased(bounds.tx, |view| {
+            for (key, periods) in of {
+                let more = view.versions_within(
+                    &scan.table.def,
+                    self.tenant,
+                    key,
+                    periods,
+                    &mut |version| Ok(!version.valid.overlaps(&shown) || rows.add(version, each)),
+                )?;
+                if !more {
+                    break;
                 }
-                Ok(true)
-            })?;
-            Ok(keys)
-        })?)
+            }
+            Ok(())
+        })?;
+        rows.end(each)
     }
 
     /// Finds the keys that may have a row matching `only`.
-    fn keys(&self, scan: &Scan, only: &Only) -> Result<Keys> {
+    fn find(&self, scan: &Scan, only: &Only) -> Result<Finding> {
         let def = &scan.table.def;
-        match scan.access(only.columns(), self.definitions) {
-            Access::Full => Ok(Keys::All),
+        let instant = only.times().filter(|times| times.columns.0 == times.columns.1);
+        let instant = instant.and_then(|times| scan.instant(times.columns.0));
+        let mut keys = Vec::new();
+        match scan.access_in_time(only.columns(), instant, self.definitions) {
+            Access::Full => return Ok(Finding::Keys(Keys::All)),
             Access::Key(columns) => {
-                let mut keys = Vec::with_capacity(only.len());
-                for values in tuples(scan, only, &columns)? {
+                let times = only.times().filter(|times| scan.is_over_time(times.columns));
+                let mut in_time: BTreeMap<RowKey, Vec<Period<ValidTime>>> = BTreeMap::new();
+                for (number, values) in tuples(scan, only, &columns)?.iter().enumerate() {
                     // A NULL is no key, so no row has it.
-                    if !values.iter().any(Value::is_null) {
-                        keys.push(RowKey::encode(&values)?);
+                    if values.iter().any(Value::is_null) {
+                        continue;
+                    }
+                    let key = RowKey::encode(values)?;
+                    match times {
+                        None => keys.push(key),
+                        Some(times) => in_time
+                            .entry(key)
+                            .or_default()
+                            .extend(times.ranges[number].iter().filter_map(as_period)),
                     }
                 }
-                keys.sort_unstable();
-                keys.dedup();
-                Ok(Keys::Among(keys))
+                if times.is_some() {
+                    in_time.values_mut().for_each(|periods| periods.sort_unstable());
+                    return Ok(Finding::InTime(in_time));
+                }
             }
             Access::Index(index, columns) => {
-                let mut keys = Vec::new();
                 for values in tuples(scan, only, &columns)? {
                     if values.iter().any(Value::is_null) {
                         tracing::debug!(table = %def.name, "NULL looked for: whole table read");
-                        return Ok(Keys::All);
+                        return Ok(Finding::Keys(Keys::All));
                     }
                     let found = self.view.lookup(index, &values, Some(self.tenant))?;
                     keys.extend(found.into_iter().map(|(_, key)| key));
                 }
-                keys.sort_unstable();
-                keys.dedup();
-                Ok(Keys::Among(keys))
+            }
+            Access::TimeIndex(index, columns) => {
+                let (Some(times), Some(instant)) = (only.times(), instant) else {
+                    return Err(Error::internal("an index over an instant is for ranges of time"));
+                };
+                let kind = def.column_by_id(instant).map(|column| &column.kind);
+                for (number, values) in tuples(scan, only, &columns)?.iter().enumerate() {
+                    if values.iter().any(Value::is_null) {
+                        return Ok(Finding::Keys(Keys::All));
+                    }
+                    for (least, most) in &times.ranges[number] {
+                        let bounds = (&instant_value(kind, *least), &instant_value(kind, *most));
+                        let mut add = |key| {
+                            keys.push(key);
+                            Ok(true)
+                        };
+                        self.view.lookup_between(index, values, bounds, self.tenant, &mut add)?;
+                    }
+                }
             }
         }
+        keys.sort_unstable();
+        keys.dedup();
+        Ok(Finding::Keys(Keys::Among(keys)))
     }
 
     fn versions(&self, scan: &Scan, keys: Keys, basis: Basis) -> Result<Vec<Version>> {
@@ -251,38 +420,47 @@ impl Reader<'_, '_> {
         Ok(self.store.read_unerased(bounds.tx, |view| view.collect(&read))?)
     }
 
-    /// Builds the scan's columns of some versions.
-    fn batch(
+    /// Hands over the scan's columns of some versions, with a weight.
+    fn put_out(
         &self,
-        scan: &Scan,
-        schema: &SchemaRef,
-        versions: &[Version],
-    ) -> Result<arrow::array::RecordBatch> {
-        let batch = versions_to_batch(self.view, &scan.table, Some(&scan.columns), versions)?;
-        batch_of(schema, batch.columns().to_vec(), versions.len())
+        (scan, schema): (&Scan, &SchemaRef),
+        (gone, come): (&[Version], &[Version]),
+        each: Each<'_>,
+    ) -> Result<()> {
+        let built = |versions: &[Version]| -> Result<ZSet> {
+            let batch = versions_to_batch(self.view, &scan.table, Some(&scan.columns), versions)?;
+            Ok(ZSet::once(batch_of(schema, batch.columns().to_vec(), versions.len())?))
+        };
+        if gone.len() + come.len() <= 2 * PART_ROWS {
+            return each(built(gone)?.negated().plus(built(come)?)?.consolidated()?);
+        }
+        for some in gone.chunks(PART_ROWS) {
+            each(built(some)?.negated())?;
+        }
+        for some in come.chunks(PART_ROWS) {
+            each(built(some)?)?;
+        }
+        Ok(())
     }
 
-    /// Returns what changed in a scan's rows since the basis `before`: rows gone and rows come.
+    /// Hands over what changed in a scan's rows since the basis `before`: rows gone and rows come.
     pub fn delta(
         &self,
         scan: &Scan,
         schema: &SchemaRef,
         before: Basis,
         changes: &TableChanges,
-    ) -> Result<ZSet> {
-        let (gone, come) = if !scan.follows_basis() {
-            self.by_scan(scan, before, changes)?
+        each: Each<'_>,
+    ) -> Result<()> {
+        if !scan.follows_basis() {
+            let (gone, come) = self.by_scan(scan, before, changes)?;
+            self.put_out((scan, schema), (&gone, &come), each)
         } else if let ValidClause::Overlapping(period) = &scan.table.valid {
-            self.by_period(scan, *period, before, changes)?
+            self.by_period((scan, schema), *period, before, changes, each)
         } else {
-            self.by_instant(scan, before, changes)?
-        };
-        if gone.is_empty() && come.is_empty() {
-            return Ok(ZSet::empty(schema));
+            let (gone, come) = self.by_instant(scan, before, changes)?;
+            self.put_out((scan, schema), (&gone, &come), each)
         }
-        let gone = ZSet::once(self.batch(scan, schema, &gone)?).negated();
-        let come = ZSet::once(self.batch(scan, schema, &come)?);
-        gone.plus(come)?.consolidated()
     }
 
     /// Both states of every changed key, whole: for reads of the past beliefs of a key.
@@ -342,25 +520,36 @@ impl Reader<'_, '_> {
     /// Versions around the periods that changed, before and after.
     fn by_period(
         &self,
-        scan: &Scan,
+        (scan, schema): (&Scan, &SchemaRef),
         shown: Period<ValidTime>,
         before: Basis,
         changes: &TableChanges,
-    ) -> Result<(Vec<Version>, Vec<Version>)> {
+        each: Each<'_>,
+    ) -> Result<()> {
         let mut gone = Vec::new();
         let mut come = Vec::new();
         for change in &changes.keys {
-            let was = self.near(scan, &change.key, before.tx, &change.changed)?;
-            let is = self.near(scan, &change.key, self.basis.tx, &change.changed)?;
-            if scan.pointwise {
-                cut(&was, &change.changed, &mut gone);
-                cut(&is, &change.changed, &mut come);
-            } else {
-                gone.extend(was.into_iter().filter(|version| version.valid.overlaps(&shown)));
-                come.extend(is.into_iter().filter(|version| version.valid.overlaps(&shown)));
+            // Pieces are cut to the periods, so that some of these do as well as all.
+            let at_once =
+                if scan.pointwise { PERIODS_AT_ONCE } else { change.changed.len().max(1) };
+            for periods in change.changed.chunks(at_once) {
+                let was = self.near(scan, &change.key, before.tx, periods)?;
+                let is = self.near(scan, &change.key, self.basis.tx, periods)?;
+                if scan.pointwise {
+                    cut(&was, periods, &mut gone);
+                    cut(&is, periods, &mut come);
+                } else {
+                    gone.extend(was.into_iter().filter(|version| version.valid.overlaps(&shown)));
+                    come.extend(is.into_iter().filter(|version| version.valid.overlaps(&shown)));
+                }
+                if gone.len() + come.len() >= PART_ROWS {
+                    self.put_out((scan, schema), (&gone, &come), each)?;
+                    gone.clear();
+                    come.clear();
+                }
             }
         }
-        Ok((gone, come))
+        self.put_out((scan, schema), (&gone, &come), each)
     }
 
     fn near(
@@ -372,6 +561,79 @@ impl Reader<'_, '_> {
     ) -> Result<Vec<Version>> {
         let def: &TableDef = &scan.table.def;
         Ok(self.view.versions_near(def, self.tenant, key, tx, periods)?)
+    }
+}
+
+/// What a restriction leads to.
+enum Finding {
+    Keys(Keys),
+    /// Versions of keys that reach into periods, which are in order.
+    InTime(BTreeMap<RowKey, Vec<Period<ValidTime>>>),
+}
+
+/// Rows of a scan on their way, part by part.
+struct Rows<'a, 'db> {
+    /// For what is looked up beside the rows.
+    view: &'a View<'db>,
+    scan: &'a Scan,
+    schema: &'a SchemaRef,
+    columns: VersionColumns<'a>,
+    bytes: usize,
+    failed: Option<Error>,
+}
+
+impl<'a, 'db> Rows<'a, 'db> {
+    fn new(view: &'a View<'db>, scan: &'a Scan, schema: &'a SchemaRef) -> Result<Self> {
+        let columns = VersionColumns::new(&scan.table, Some(&scan.columns), 0)?;
+        Ok(Self { view, scan, schema, columns, bytes: 0, failed: None })
+    }
+
+    /// Adds a version; false where no more are wanted.
+    fn add(&mut self, version: &VersionRef<'_>, each: Each<'_>) -> bool {
+        self.bytes += version.bytes();
+        let added = self.columns.push(version).map_err(Error::from).and_then(|()| {
+            let is_full = self.columns.len() >= PART_ROWS || self.bytes >= PART_BYTES;
+            if is_full { self.flush(each) } else { Ok(()) }
+        });
+        self.failed = added.err();
+        self.failed.is_none()
+    }
+
+    fn flush(&mut self, each: Each<'_>) -> Result<()> {
+        let next = VersionColumns::new(&self.scan.table, Some(&self.scan.columns), PART_ROWS)?;
+        let columns = std::mem::replace(&mut self.columns, next);
+        self.bytes = 0;
+        let count = columns.len();
+        let batch = columns.finish(self.view, HashMap::new())?;
+        each(ZSet::once(batch_of(self.schema, batch.columns().to_vec(), count)?))
+    }
+
+    fn end(mut self, each: Each<'_>) -> Result<()> {
+        match self.failed.take() {
+            Some(error) => Err(error),
+            None if self.columns.len() == 0 => Ok(()),
+            None => self.flush(each),
+        }
+    }
+}
+
+/// Returns a range of microseconds as a period.
+fn as_period((least, most): &(i64, i64)) -> Option<Period<ValidTime>> {
+    Period::nonempty(
+        ValidTime::from_micros(*least),
+        ValidTime::from_micros(*most).saturating_add(1),
+    )
+}
+
+/// Returns an instant as a value of its column.
+fn instant_value(kind: Option<&ColumnType>, at: i64) -> Value {
+    match kind {
+        Some(ColumnType::Int64) => Value::Int(at),
+        Some(ColumnType::Date) => {
+            let days = at.clamp(i64::from(i32::MIN), i64::from(i32::MAX));
+            Value::Date(i32::try_from(days).unwrap_or_default())
+        }
+        _ => Value::Timestamp(at),
     }
 }
 

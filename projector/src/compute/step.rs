@@ -1,27 +1,28 @@
 //! One step m -> n of a projection: from what changed in the store to changes of a sink's rows.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch};
-use everwhen_query::columns::{cast_column, json_of};
-use everwhen_storage::{Basis, Definitions, Store, TableId, Tenant, TxId, ValidTime, View};
-use serde_json::{Map, Value as Json};
+use everwhen_storage::{Basis, Definitions, RowKey, Store, TableId, Tenant, TxId, ValidTime, View};
 
 use super::admit::{Program, Way};
 use super::cursor::{Held, RowChange};
 use super::definition::Body;
 use super::delta::{Change, delta};
-use super::diff::{Verdict, touches, verdict};
-use super::evaluate::evaluate;
+use super::emit::{Emitted, Output, Restricted};
 use super::full::Full;
-use super::load::load;
+use super::load::{load_by_key, load_some};
+use super::memory::Memory;
+use super::row_sorter::{Order, RowSorter};
 use super::source::{Reader, TableChanges};
-use super::zset::{Only, ZSet, row_bytes};
+use super::zset::{PART_ROWS, ZSet};
 use crate::error::{Error, Result};
 
 /// Keys in quarantine: by tenant and key.
 pub type HeldKeys = BTreeMap<(Tenant, String), Held>;
+
+/// Takes changes of the sink's rows, in their order.
+pub type Out<'a> = &'a mut dyn FnMut(Vec<RowChange>) -> Result<()>;
 
 /// What a step is computed from.
 pub struct Work<'a> {
@@ -39,10 +40,12 @@ pub struct Work<'a> {
     pub known: &'a BTreeSet<Tenant>,
     /// Runs full queries, for what has no delta.
     pub full: &'a Full,
+    /// What may be held in memory.
+    pub memory: &'a Memory,
     /// Change records read by one step, about.
     pub records_max: usize,
-    /// Keys loaded at once.
-    pub load_keys: usize,
+    /// Rows of a first load that are computed at once, about.
+    pub load_rows: usize,
 }
 
 /// A computed step.
@@ -50,75 +53,112 @@ pub struct Work<'a> {
 pub struct Step {
     /// The basis it leads to.
     pub to: Basis,
-    /// It loads all rows of a generation.
-    pub reload: bool,
-    /// Changes of the sink's rows that wait to be taken.
-    rows: Vec<RowChange>,
     /// Keys that came into quarantine (or stay for another reason), and such that left it.
     pub held: BTreeMap<(Tenant, String), Option<Held>>,
     /// Tenants met for the first time, where the query has rows from nothing.
     pub met: Vec<Tenant>,
 }
 
+/// How far a load has come: the tenant whose rows come next, and the key they come after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadPlace {
+    /// The tenant under way.
+    pub tenant: Tenant,
+    /// The last key of its leading table that is loaded.
+    pub after: Option<RowKey>,
+}
+
 type Changes = BTreeMap<Tenant, BTreeMap<TableId, TableChanges>>;
 
 impl Work<'_> {
-    /// Computes the load of all rows at a basis; `out` takes the changes as they come.
+    /// Computes some of the load of all rows at a basis, from a place on. Returns where it goes on; nothing
+    /// at its end.
     pub fn load(
         &self,
         to: Basis,
-        out: &mut dyn FnMut(Vec<RowChange>) -> Result<()>,
-    ) -> Result<Step> {
-        let mut step = self.empty_step(to, true);
-        for tenant in self.tenants() {
-            self.load_tenant(&mut step, tenant, out)?;
+        from: Option<LoadPlace>,
+        out: Out<'_>,
+    ) -> Result<(Step, Option<LoadPlace>)> {
+        let mut step = self.empty_step(to);
+        let mut left = self.load_rows;
+        let (first, mut after) = match from {
+            Some(place) => (Some(place.tenant), place.after),
+            None => (None, None),
+        };
+        let tenants = self.tenants().into_iter();
+        for tenant in tenants.filter(|tenant| first.as_ref().is_none_or(|first| first <= tenant)) {
+            if left == 0 {
+                return Ok((step, Some(LoadPlace { tenant, after: None })));
+            }
+            let after = after.take().filter(|_| first.as_ref() == Some(&tenant));
+            let rests = self.load_tenant(&mut step, &tenant, after, &mut left, out)?;
+            if let Some(after) = rests {
+                return Ok((step, Some(LoadPlace { tenant, after: Some(after) })));
+            }
         }
-        Ok(step)
+        Ok((step, None))
     }
 
+    /// Loads a tenant's rows, of which `left` may come at once where the query allows.
     fn load_tenant(
         &self,
         step: &mut Step,
-        tenant: Tenant,
-        out: &mut dyn FnMut(Vec<RowChange>) -> Result<()>,
-    ) -> Result<()> {
+        tenant: &Tenant,
+        after: Option<RowKey>,
+        left: &mut usize,
+        out: Out<'_>,
+    ) -> Result<Option<RowKey>> {
         let to = step.to;
-        let mut part = |rows: ZSet| {
-            let rows = rows.consolidated()?;
-            self.emit(step, &tenant, &rows, &Loaded(&rows))?;
-            out(std::mem::take(&mut step.rows))
-        };
-        match &self.program.way {
+        let rests = match &self.program.way {
             Way::Compare(_) => {
-                part(self.full.rows(self.store, &self.program.plan, to, &tenant)?)?;
+                let rows = self.full.rows(self.store, &self.program.plan, to, tenant)?;
+                let mut held = self.memory.entry();
+                held.grow(rows.bytes(), "the result of a query that is compared as a whole")?;
+                let mut sorter = self.sorter(&rows);
+                sorter.add_after(rows)?;
+                sorter.groups(PART_ROWS, ONE_KEY, &mut |part| {
+                    *left = left.saturating_sub(part.rows.len());
+                    self.output(step, tenant).whole(&part)?.send(out)
+                })?;
+                None
+            }
+            Way::Delta(root) if self.program.unique => {
+                self.store.read_unerased(to.tx, |view| {
+                    let reader = self.reader(view, to, tenant);
+                    Ok(load_some(root, &reader, after, &mut |rows| {
+                        *left = left.saturating_sub(rows.len());
+                        let rows_of = Restricted { root, reader: &reader };
+                        self.output(step, tenant).loaded(&rows, &rows_of)?.send(out)?;
+                        Ok(*left > 0)
+                    }))
+                })??
             }
             Way::Delta(root) => {
-                let part_keys = self.program.unique.then_some(self.load_keys);
                 self.store.read_unerased(to.tx, |view| {
-                    let reader = self.reader(view, to, &tenant);
-                    Ok(load(root, &reader, part_keys, &mut part))
+                    let reader = self.reader(view, to, tenant);
+                    Ok(load_by_key(root, &reader, &self.program.key, &mut |part| {
+                        *left = left.saturating_sub(part.rows.len());
+                        self.output(step, tenant).whole(&part)?.send(out)
+                    }))
                 })??;
+                None
             }
+        };
+        if self.program.from_nothing && rests.is_none() {
+            step.met.push(tenant.clone());
         }
-        if self.program.from_nothing {
-            step.met.push(tenant);
-        }
-        Ok(())
+        Ok(rests)
     }
 
     /// Computes the step from one basis towards another; it may end earlier where much changed.
-    pub fn step(
-        &self,
-        from: Basis,
-        latest: Basis,
-        out: &mut dyn FnMut(Vec<RowChange>) -> Result<()>,
-    ) -> Result<Step> {
+    pub fn step(&self, from: Basis, latest: Basis, out: Out<'_>) -> Result<Step> {
         let (to, changes) = self.changes(from, latest)?;
-        let mut step = self.empty_step(to, false);
+        let mut step = self.empty_step(to);
         if self.program.from_nothing {
             let fresh = |tenant: &Tenant| !self.known.contains(tenant);
             for tenant in self.tenants().into_iter().filter(fresh) {
-                self.load_tenant(&mut step, tenant, out)?;
+                let mut all = usize::MAX;
+                self.load_tenant(&mut step, &tenant, None, &mut all, out)?;
             }
         }
         for (tenant, tables) in &changes {
@@ -127,31 +167,69 @@ impl Work<'_> {
             }
             match &self.program.way {
                 Way::Delta(root) => {
-                    let done = self.store.read_unerased(to.tx, |view| {
+                    self.store.read_unerased(to.tx, |view| {
                         let reader = self.reader(view, to, tenant);
-                        let change = Change { reader: &reader, before: from, tables };
-                        let counted = Restricted { root, reader: &reader };
-                        Ok(delta(root, &change)
-                            .and_then(|changed| self.emit(&mut step, tenant, &changed, &counted)))
-                    })?;
-                    done?;
+                        let lost = RefCell::default();
+                        let change = Change { reader: &reader, before: from, tables, lost: &lost };
+                        let done = self.step_tenant(root, &change, &mut step, out);
+                        Ok(done.map(|()| self.output(&mut step, tenant).lost(&lost.take())))
+                    })??;
                 }
-                Way::Compare(_) => {
-                    let plan = &self.program.plan;
-                    let before = self.full.rows(self.store, plan, from, tenant)?;
-                    let after = self.full.rows(self.store, plan, to, tenant)?;
-                    let changed = after.clone().plus(before.negated())?.consolidated()?;
-                    self.emit(&mut step, tenant, &changed, &Loaded(&after))?;
-                }
+                Way::Compare(_) => self.compare(&mut step, from, tenant, out)?,
             }
-            out(std::mem::take(&mut step.rows))?;
         }
         Ok(step)
     }
 
-    const fn empty_step(&self, to: Basis, reload: bool) -> Step {
-        let held = BTreeMap::new();
-        Step { to, reload, rows: Vec::new(), held, met: Vec::new() }
+    /// Brings what changed of a tenant's rows together by key, and sends it.
+    fn step_tenant(
+        &self,
+        root: &super::node::Node,
+        change: &Change<'_, '_>,
+        step: &mut Step,
+        out: Out<'_>,
+    ) -> Result<()> {
+        let tenant = change.reader.tenant;
+        let mut sorter = self.sorter(&ZSet::empty(&root.schema));
+        delta(root, change, &mut |rows| sorter.add_after(rows))?;
+        let rows_of = Restricted { root, reader: change.reader };
+        sorter.groups(PART_ROWS, ONE_KEY, &mut |part| {
+            self.output(step, tenant).changed(&part, &rows_of)?.send(out)
+        })
+    }
+
+    /// Compares a tenant's full results at both bases.
+    fn compare(&self, step: &mut Step, from: Basis, tenant: &Tenant, out: Out<'_>) -> Result<()> {
+        let plan = &self.program.plan;
+        let what = "the results of a query that is compared as a whole";
+        let mut held = self.memory.entry();
+        let before = self.full.rows(self.store, plan, from, tenant)?;
+        held.grow(before.bytes(), what)?;
+        let after = self.full.rows(self.store, plan, step.to, tenant)?;
+        held.grow(after.bytes(), what)?;
+        let mut sorter = self.sorter(&after);
+        sorter.add_before(before)?;
+        sorter.add_after(after)?;
+        sorter.groups(PART_ROWS, ONE_KEY, &mut |part| {
+            self.output(step, tenant).whole(&part)?.send(out)
+        })
+    }
+
+    /// Starts to bring rows of the result together by key.
+    fn sorter(&self, like: &ZSet) -> RowSorter<'_> {
+        let order = Order { group: self.program.key.clone(), canonical: true };
+        RowSorter::new(self.memory, like.batch().schema(), order)
+    }
+
+    fn output<'o>(&'o self, step: &'o mut Step, tenant: &'o Tenant) -> Output<'o> {
+        let Self { program, body, held, .. } = self;
+        let Step { to, held: changed, .. } = step;
+        let into = Emitted { tx: to.tx, held: changed };
+        Output::new(program, body, (held, tenant), into)
+    }
+
+    const fn empty_step(&self, to: Basis) -> Step {
+        Step { to, held: BTreeMap::new(), met: Vec::new() }
     }
 
     fn reader<'r, 'db>(
@@ -160,10 +238,11 @@ impl Work<'_> {
         basis: Basis,
         tenant: &'r Tenant,
     ) -> Reader<'r, 'db> {
-        Reader { store: self.store, view, basis, tenant, definitions: self.definitions }
+        let Self { store, definitions, memory, .. } = self;
+        Reader { store, view, basis, tenant, definitions, memory, walk: None }
     }
 
-    /// Returns the tenants whose rows the projection has.
+    /// Returns the tenants whose rows the projection has, in order.
     fn tenants(&self) -> Vec<Tenant> {
         let default = Tenant::default();
         if self.body.tenant_column.is_none() {
@@ -173,6 +252,7 @@ impl Work<'_> {
         if !tenants.contains(&default) {
             tenants.push(default);
         }
+        tenants.sort_unstable();
         tenants
     }
 
@@ -258,221 +338,10 @@ impl Work<'_> {
         }
         Ok((until, changes))
     }
-
-    /// Turns a delta of the query's rows into changes of the sink's.
-    fn emit(
-        &self,
-        step: &mut Step,
-        tenant: &Tenant,
-        changed: &ZSet,
-        rows_of: &dyn RowsOf,
-    ) -> Result<()> {
-        if changed.is_empty() {
-            return Ok(());
-        }
-        let key = &self.program.key;
-        let mut out = Output { work: self, tenant, step, columns: Vec::new() };
-        out.columns = vec![None; self.program.columns.len()];
-        let mut verdicts = BTreeMap::new();
-        let mut checks = Vec::new();
-        for (bytes, touch) in touches(changed, key)? {
-            let first = touch.come.first().or(touch.gone.first()).map_or(0, |(place, _)| *place);
-            let held = !self.held.is_empty()
-                && self.held.contains_key(&(tenant.clone(), out.key_text(changed.batch(), first)?));
-            match verdict(&touch, self.program.unique, held) {
-                Some(Verdict::Check(place)) => checks.push(place),
-                Some(other) => {
-                    verdicts.insert(bytes, other);
-                }
-                None => {}
-            }
-        }
-        out.columns = vec![None; self.program.columns.len()];
-        for verdict in verdicts.into_values() {
-            match verdict {
-                Verdict::Upsert(place) => out.upsert(changed.batch(), place)?,
-                Verdict::Delete(place) => out.delete(changed.batch(), place)?,
-                Verdict::Check(_) => {}
-            }
-        }
-        if !checks.is_empty() {
-            out.checked(changed, &checks, rows_of)?;
-        }
-        Ok(())
-    }
 }
 
-/// Finds the rows that keys have now.
-trait RowsOf {
-    fn rows(&self, only: &Only) -> Result<ZSet>;
-}
-
-/// All rows are at hand.
-struct Loaded<'a>(&'a ZSet);
-
-impl RowsOf for Loaded<'_> {
-    fn rows(&self, only: &Only) -> Result<ZSet> {
-        only.keep(self.0.clone())
-    }
-}
-
-/// Rows come by restricted evaluation.
-struct Restricted<'a, 'r, 'db> {
-    root: &'a super::node::Node,
-    reader: &'a Reader<'r, 'db>,
-}
-
-impl RowsOf for Restricted<'_, '_, '_> {
-    fn rows(&self, only: &Only) -> Result<ZSet> {
-        evaluate(self.root, self.reader, Some(only))
-    }
-}
-
-/// Writes the changes of one tenant's rows.
-struct Output<'a, 'w> {
-    work: &'a Work<'w>,
-    tenant: &'a Tenant,
-    step: &'a mut Step,
-    /// Columns of the batch in hand in their output types, once asked for.
-    columns: Vec<Option<ArrayRef>>,
-}
-
-impl Output<'_, '_> {
-    /// Counts the rows that keys have now, and writes, removes or holds each.
-    fn checked(&mut self, changed: &ZSet, places: &[u32], rows_of: &dyn RowsOf) -> Result<()> {
-        let key = &self.work.program.key;
-        let wanted = changed.taken(places)?;
-        let tuples: Vec<ArrayRef> =
-            key.iter().map(|at| Arc::clone(wanted.batch().column(*at))).collect();
-        let only = Only::new(key.clone(), tuples.clone(), true)?;
-        let rows = rows_of.rows(&only)?.consolidated()?;
-        let found: Vec<ArrayRef> =
-            key.iter().map(|at| Arc::clone(rows.batch().column(*at))).collect();
-        let found_bytes = row_bytes(&found)?;
-        let mut by_key: BTreeMap<&[u8], (u32, i64)> = BTreeMap::new();
-        for ((row, place), weight) in (0..rows.len()).zip(0_u32..).zip(rows.weights()) {
-            by_key.entry(found_bytes.row(row).data()).or_insert((place, 0)).1 += weight;
-        }
-        let wanted_bytes = row_bytes(&tuples)?;
-        let mut seen = BTreeSet::new();
-        for (row, place) in (0..wanted.len()).zip(0_u32..) {
-            let bytes = wanted_bytes.row(row).data();
-            if !seen.insert(bytes) {
-                continue;
-            }
-            self.columns.fill(None);
-            let null = tuples.iter().any(|column| column.is_null(row));
-            match by_key.get(bytes) {
-                None if null => self.released(wanted.batch(), place)?,
-                None => self.delete(wanted.batch(), place)?,
-                Some(_) if null => {
-                    self.hold(wanted.batch(), place, "a column of the key is NULL")?
-                }
-                Some((at, 1)) => self.upsert(rows.batch(), *at)?,
-                Some((_, count)) => {
-                    self.hold(wanted.batch(), place, &format!("{count} rows have this key"))?;
-                }
-            }
-        }
-        self.columns.fill(None);
-        Ok(())
-    }
-
-    fn upsert(&mut self, batch: &RecordBatch, place: u32) -> Result<()> {
-        let mut row = self.row_start();
-        for at in 0..self.work.program.columns.len() {
-            match self.value(batch, at, place) {
-                Ok(value) => {
-                    let name = self.work.program.columns[at].name.clone();
-                    row.insert(name, value);
-                }
-                Err(error) => return self.hold(batch, place, &error.to_string()),
-            }
-        }
-        self.released(batch, place)?;
-        self.step.rows.push(RowChange { row_json: Json::Object(row).to_string(), delete: false });
-        Ok(())
-    }
-
-    fn delete(&mut self, batch: &RecordBatch, place: u32) -> Result<()> {
-        let mut row = self.row_start();
-        for at in self.work.program.key.clone() {
-            let name = self.work.program.columns[at].name.clone();
-            match self.value(batch, at, place) {
-                Ok(value) => row.insert(name, value),
-                // A key that has no value in the sink's type has no row there.
-                Err(_) => return self.released(batch, place),
-            };
-        }
-        self.released(batch, place)?;
-        self.step.rows.push(RowChange { row_json: Json::Object(row).to_string(), delete: true });
-        Ok(())
-    }
-
-    fn row_start(&self) -> Map<String, Json> {
-        let mut row = Map::new();
-        if let Some(name) = &self.work.body.tenant_column {
-            row.insert(name.clone(), Json::String(self.tenant.as_str().to_owned()));
-        }
-        row
-    }
-
-    /// Returns a value in the contract's JSON form.
-    fn value(&mut self, batch: &RecordBatch, at: usize, place: u32) -> Result<Json> {
-        let kind = &self.work.program.columns[at].kind;
-        let row = place as usize;
-        if self.columns[at].is_none() {
-            self.columns[at] = cast_column(batch.column(at), kind).ok();
-        }
-        match &self.columns[at] {
-            Some(column) => Ok(json_of(column.as_ref(), row, kind)),
-            // Some row's value does not fit; this one's may.
-            None => {
-                let one = cast_column(&batch.column(at).slice(row, 1), kind)?;
-                Ok(json_of(one.as_ref(), 0, kind))
-            }
-        }
-    }
-
-    /// Returns the key of a row as a JSON array: its name in quarantine.
-    fn key_text(&mut self, batch: &RecordBatch, place: u32) -> Result<String> {
-        let mut values = Vec::new();
-        for at in self.work.program.key.clone() {
-            let value = self.value(batch, at, place).unwrap_or_else(|_| {
-                Json::String(
-                    arrow::util::display::array_value_to_string(batch.column(at), place as usize)
-                        .unwrap_or_default(),
-                )
-            });
-            values.push(value);
-        }
-        Ok(Json::Array(values).to_string())
-    }
-
-    fn hold(&mut self, batch: &RecordBatch, place: u32, reason: &str) -> Result<()> {
-        let key = self.key_text(batch, place)?;
-        let held = Held {
-            tenant: self.tenant.as_str().to_owned(),
-            key: key.clone(),
-            reason: reason.to_owned(),
-            tx: self.step.to.tx.get(),
-        };
-        self.step.held.insert((self.tenant.clone(), key), Some(held));
-        Ok(())
-    }
-
-    /// Takes a key out of quarantine, where it is in.
-    fn released(&mut self, batch: &RecordBatch, place: u32) -> Result<()> {
-        if self.work.held.is_empty() {
-            return Ok(());
-        }
-        let id = (self.tenant.clone(), self.key_text(batch, place)?);
-        if self.work.held.contains_key(&id) {
-            self.step.held.insert(id, None);
-        }
-        Ok(())
-    }
-}
+/// What a sort by key must have in memory.
+const ONE_KEY: &str = "the changes of one key";
 
 /// Returns when the clock alone next changes something, after an instant.
 pub fn next_boundary(

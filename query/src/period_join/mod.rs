@@ -5,8 +5,8 @@
 //! every version. [`rule`] puts the operator where a join's condition ([`condition`]) has the two
 //! comparisons, however the query was written; where it has more, all of it is checked on what was found.
 
-mod condition;
-mod index;
+pub mod condition;
+pub mod index;
 mod rule;
 
 use std::fmt;

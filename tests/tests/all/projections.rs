@@ -44,7 +44,7 @@ fn projections_equal_the_query_from_scratch_on_random_histories() {
 fn begin() -> Rig {
     // Small chunks and steps, so that both end within a history.
     let options =
-        ProjectionOptions { chunk_rows: 3, step_records: 6, load_keys: 2, ..Default::default() };
+        ProjectionOptions { chunk_rows: 3, step_records: 6, load_rows: 2, ..Default::default() };
     let mut rig = Rig::new(&tables(), options);
     for shape in SHAPES {
         rig.create(shape);

@@ -267,7 +267,7 @@ fn explain_says_what_is_found_by_index_and_what_is_read_whole() {
     let text = rig.projections.explain(&named).unwrap();
     assert!(text.contains("as of one instant"), "{text}");
     assert!(text.contains("finds the right by key"), "{text}");
-    assert!(text.contains("finds the left by an index on (who)"), "{text}");
+    assert!(text.contains("finds the left by an index on (who, at)"), "{text}");
     let grouping = ExplainProjection::Query {
         key: vec!["department".to_owned()],
         query: "SELECT department, count(*) AS n FROM employee GROUP BY ROLLUP (department)"
