@@ -13,6 +13,7 @@ pub enum DefinitionStatement {
     Drop(DropDefinition),
     ExplainProjection(ExplainProjection),
     AlterTable(AlterTable),
+    AlterProjection(AlterProjection),
     CreateIndex(CreateIndex),
     DropIndex(DropIndex),
 }
@@ -215,6 +216,16 @@ pub struct CreateProjection {
     /// 1-based character of the query in the statement's text.
     pub query_position: usize,
     pub sql: String,
+}
+
+/// `ALTER PROJECTION [IF EXISTS] name PAUSE|RESUME`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlterProjection {
+    pub name: String,
+    pub if_exists: bool,
+    /// Compute nothing more, rather than go on.
+    pub pause: bool,
+    pub position: usize,
 }
 
 /// `DROP STREAM|MAPPING|PROJECTION [IF EXISTS] name`.

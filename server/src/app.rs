@@ -313,7 +313,12 @@ fn build_services(config: &Config, store: Store, lanes: Lanes) -> Result<Arc<Ser
     let ingest_options =
         IngestOptions { record_bytes_max: config.record_bytes_max, ..IngestOptions::default() };
     let ingest = Ingest::new(store.clone(), ingest_options);
-    let projections = Projections::new(store.clone(), ProjectionOptions::default())?;
+    let projection_options = ProjectionOptions {
+        memory_bytes_max: config.projection_memory_bytes_max,
+        spill_directory: config.data.clone(),
+        ..ProjectionOptions::default()
+    };
+    let projections = Projections::new(store.clone(), projection_options)?;
     engine.add_system_table(Arc::new(StreamsTable(Arc::clone(&ingest))));
     engine.add_system_table(Arc::new(ProjectionsTable(Arc::clone(&projections))));
     engine.add_system_table(Arc::new(ProjectionErrorsTable(Arc::clone(&projections))));

@@ -36,6 +36,8 @@ pub struct Config {
     pub background_bytes_per_second: usize,
     pub disk_reserve_bytes: usize,
     pub query_memory_bytes_max: usize,
+    /// Bytes that the computing of all projections may hold.
+    pub projection_memory_bytes_max: usize,
     /// Bytes of disk that running queries may use beyond their memory; 0: none.
     pub query_spill_bytes_max: usize,
     pub query_threads: usize,
@@ -226,6 +228,12 @@ pub const KEYS: &[Key] = &[
         show: |c| Some(c.query_memory_bytes_max.to_string()),
     },
     Key {
+        name: "projection_memory_bytes_max",
+        doc: "memory that the computing of all projections may hold together; sorts go on in files beyond",
+        set: |c, raw| whole(raw, 16 << 20).map(|v| c.projection_memory_bytes_max = v),
+        show: |c| Some(c.projection_memory_bytes_max.to_string()),
+    },
+    Key {
         name: "query_spill_bytes_max",
         doc: "disk that sorts and aggregates of all running queries may use beyond their memory; 0 for none",
         set: |c, raw| whole(raw, 0).map(|v| c.query_spill_bytes_max = v),
@@ -351,6 +359,7 @@ impl Default for Config {
             background_bytes_per_second: 0,
             disk_reserve_bytes: 64 << 20,
             query_memory_bytes_max: 1 << 30,
+            projection_memory_bytes_max: 512 << 20,
             query_spill_bytes_max: 4 << 30,
             query_threads: 0,
             query_nice: 5,

@@ -199,6 +199,8 @@ fn help(name: &str) -> &'static str {
         "everwhen_projection_pending_keys" => "Keys of a projection computed and not delivered.",
         "everwhen_projection_held_keys" => "Keys of a projection whose sink row is held.",
         "everwhen_projection_failing" => "1 while a projection has an error.",
+        "everwhen_projection_memory_bytes" => "Memory that the computing of projections holds now.",
+        "everwhen_projection_memory_peak_bytes" => "The most memory that it held at one time.",
         _ => "Counted by Everwhen.",
     }
 }

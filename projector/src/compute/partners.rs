@@ -57,7 +57,6 @@ impl<'j> Partners<'j> {
         &self.right
     }
 
-
     /// Hands over all pairs of left rows with these that meet the join's condition, some at a time.
     pub fn pairs(&self, left: &ZSet, each: &mut dyn FnMut(Pairs) -> Result<()>) -> Result<()> {
         if left.is_empty() || self.right.is_empty() {

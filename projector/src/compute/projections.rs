@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use everwhen_query::statements::{CreateProjection, DropDefinition, ExplainProjection};
+use everwhen_query::statements::{
+    AlterProjection, CreateProjection, DropDefinition, ExplainProjection,
+};
 use everwhen_storage::{
     Basis, Definition, DefinitionChange, DefinitionKind, Definitions, IndexDef, IndexId, Store,
     Tenant, TxId, ValidTime,
@@ -312,22 +314,19 @@ impl Projections {
         (self.memory.used_bytes(), self.memory.most_bytes())
     }
 
-    /// Computes nothing more of a projection until it is resumed. Blocking.
+    /// Carries out ALTER PROJECTION: computes nothing more of it, or goes on. What is computed is delivered
+    /// either way. Blocking.
     ///
     /// # Errors
     /// [`Error::Unknown`], and those of the store.
-    pub fn pause(self: &Arc<Self>, name: &str) -> Result<()> {
+    pub fn alter(self: &Arc<Self>, alter: &AlterProjection) -> Result<()> {
         self.refresh()?;
-        self.named(name)?.pause(&self.store)
-    }
-
-    /// Goes on with a projection that was paused, or that paused itself. Blocking.
-    ///
-    /// # Errors
-    /// As [`Projections::pause`].
-    pub fn resume(self: &Arc<Self>, name: &str) -> Result<()> {
-        self.refresh()?;
-        self.named(name)?.resume(&self.store)
+        match self.named(&alter.name) {
+            Ok(projection) if alter.pause => projection.pause(&self.store),
+            Ok(projection) => projection.resume(&self.store),
+            Err(Error::Unknown { .. }) if alter.if_exists => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     fn named(&self, name: &str) -> Result<Arc<Projection>> {

@@ -14,6 +14,7 @@ mod dml;
 mod indexes;
 mod positions;
 mod postgres;
+mod projections;
 mod relations;
 mod retention;
 mod settings;
@@ -274,6 +275,10 @@ fn statement(text: StatementText<'_>, limits: &ParseLimits) -> Result<ParsedStat
     }
     if let Some(set) = retention::alter_table_set(&mut cursor)? {
         return Ok(ParsedStatement::SetRetention(set));
+    }
+    if cursor.sees(&["alter", "projection"]) {
+        let alter = projections::alter_projection(&mut cursor)?;
+        return Ok(ParsedStatement::Define(DefinitionStatement::AlterProjection(alter)));
     }
     if cursor.sees(&["alter"]) {
         let alter = alter::alter_table(&mut cursor)?;

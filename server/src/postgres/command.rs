@@ -343,6 +343,7 @@ fn define(first: &str, words: &Words) -> Kind {
         ("drop", Some("view")) => "DROP VIEW",
         ("drop", _) => "DROP",
         (_, Some("table")) => "ALTER TABLE",
+        (_, Some("projection")) => "ALTER PROJECTION",
         _ => "ALTER",
     })
 }

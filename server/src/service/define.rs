@@ -40,6 +40,11 @@ pub async fn run(services: &Services, statement: DefinitionStatement) -> Answere
             let written = everwhen_query::alter_table(&services.store, &alter).await?;
             Ok(Answer::Written(written.into()))
         }
+        DefinitionStatement::AlterProjection(alter) => {
+            let projections = Arc::clone(&services.projections);
+            blocking(move || Ok(projections.alter(&alter)?)).await?;
+            Ok(Answer::Written(Written::unchanged(&services.store)))
+        }
         DefinitionStatement::CreateIndex(create) => {
             let written = everwhen_query::create_index(&services.store, &create).await?;
             Ok(Answer::Written(written.into()))

@@ -130,6 +130,10 @@ pub fn gauges(services: &Services, page: &mut String) {
     render_gauge(page, "everwhen_projection_held_keys", &held);
     let failing = of(&|p| if p.error.is_some() { 1.0 } else { 0.0 });
     render_gauge(page, "everwhen_projection_failing", &failing);
+    let (used, most) = services.projections.memory_bytes();
+    let bytes = |bytes: usize| approximate(u64::try_from(bytes).unwrap_or(u64::MAX));
+    render_gauge(page, "everwhen_projection_memory_bytes", &[(Vec::new(), bytes(used))]);
+    render_gauge(page, "everwhen_projection_memory_peak_bytes", &[(Vec::new(), bytes(most))]);
 }
 
 fn refuse_when_stopping(services: &Services) -> Answered<()> {

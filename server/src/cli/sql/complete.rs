@@ -11,6 +11,7 @@ use super::commands;
 
 const WORDS: &[&str] = &[
     "ALL",
+    "ALTER PROJECTION",
     "ALTER TABLE",
     "AND",
     "AS",

@@ -2,7 +2,7 @@
 
 use everwhen_projector::Error;
 use everwhen_projector::compute::ProjectionOptions;
-use everwhen_query::statements::ExplainProjection;
+use everwhen_query::statements::{AlterProjection, ExplainProjection};
 use everwhen_storage::{Clock, ColumnType, Op, Precedence, TableDef, Tenant, Value, Write};
 
 use super::rig::{HOUR, Rig, START, Shape, assertion, statement, table, text};
@@ -276,6 +276,49 @@ fn explain_says_what_is_found_by_index_and_what_is_read_whole() {
     };
     let text = rig.projections.explain(&grouping).unwrap();
     assert!(text.contains("comparing full results"), "{text}");
+}
+
+#[test]
+fn a_projection_whose_step_ended_two_processes_is_paused_until_it_is_resumed() {
+    let tables = presence();
+    let [presence, _] = &tables;
+    let mut rig = Rig::new(&tables, ProjectionOptions::default());
+    rig.create_with(&AS_OF, &[("tenant_column", "none")], false);
+    rig.drain("report");
+    // What a step that takes its time leaves behind when the process ends in it.
+    let running = |rig: &Rig, ended: u32| {
+        let sign = format!("{{\"running\":true,\"ended\":{ended}}}").into_bytes();
+        rig.store.put_cursors(&[(b"p\0report\0a".to_vec(), Some(sign))], true).unwrap();
+    };
+    running(&rig, 0);
+    rig.restart();
+    assert_eq!(rig.projections.status()[0].state, "live", "one end may have any reason");
+    running(&rig, 1);
+    rig.restart();
+    let status = &rig.projections.status()[0];
+    assert_eq!(status.state, "paused");
+    assert!(status.error.as_ref().unwrap().contains("ALTER PROJECTION report RESUME"));
+    rig.write(vec![seen(presence, "p1", "ann", START)]);
+    let _entered = rig.entered();
+    assert!(!rig.projections.advance("report").unwrap(), "nothing is computed while paused");
+    let alter = |pause, name: &str| AlterProjection {
+        name: name.to_owned(),
+        if_exists: false,
+        pause,
+        position: 1,
+    };
+    rig.projections.alter(&alter(false, "report")).unwrap();
+    assert_ne!(rig.projections.status()[0].state, "paused");
+    rig.projections.alter(&alter(true, "report")).unwrap();
+    drop(_entered);
+    rig.restart();
+    assert_eq!(rig.projections.status()[0].state, "paused", "a pause outlasts a restart");
+    let _entered = rig.entered();
+    rig.projections.alter(&alter(false, "report")).unwrap();
+    assert!(rig.projections.alter(&alter(true, "no_such")).is_err());
+    drop(_entered);
+    rig.drain("report");
+    check(&rig, "report");
 }
 
 #[test]
