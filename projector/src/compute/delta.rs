@@ -18,7 +18,7 @@ use everwhen_storage::{Basis, TableId};
 
 use super::evaluate::evaluate;
 use super::fault::Fault;
-use super::node::{Join, JoinKind, Kind, Node};
+use super::node::{Join, JoinKind, Kind, Node, Output};
 use super::only::Only;
 use super::partners::Partners;
 use super::row_sorter::{Order, RowSorter};
@@ -210,6 +210,48 @@ impl Join {
         change.lost.borrow_mut().extend(lost.filter_map(|row| lost_row(&right, row)));
         let keep = (0..right.len()).map(|row| Some(!is_lost(row))).collect();
         right.filtered(&keep)
+    }
+}
+
+/// Returns the rows below a node that have no place in its result at all, at the reader's basis: what a
+/// load finds, as [`delta`] notes those that come later. Reads sides of joins whose keys are computed.
+pub fn lost_below(node: &Node, reader: &Reader<'_, '_>) -> Result<Vec<Lost>> {
+    let mut lost = Vec::new();
+    for input in node.inputs() {
+        lost.extend(lost_below(input, reader)?);
+    }
+    let Kind::Join(join) = &node.kind else { return Ok(lost) };
+    if join.null_equal || !join.on.iter().any(|(_, right)| is_computed(&join.right, *right)) {
+        return Ok(lost);
+    }
+    evaluate(&join.right, reader, None, &mut |rows| {
+        if !rows.faults().is_empty() {
+            let keys = join.right_keys(rows.batch())?;
+            let of = (0..rows.len()).filter(|row| join.is_lost(&rows, &keys, *row));
+            lost.extend(of.filter_map(|row| lost_row(&rows, row)));
+        }
+        Ok(())
+    })?;
+    Ok(lost)
+}
+
+/// True for a column that an expression makes, which may fail.
+fn is_computed(node: &Node, column: usize) -> bool {
+    match &node.kind {
+        Kind::Project(project) => match project.outputs.get(column) {
+            Some(Output::Column(at)) => is_computed(&project.input, *at),
+            Some(Output::Cast(..)) | None => false,
+            Some(Output::Computed(_)) => true,
+        },
+        Kind::Filter(filter) => is_computed(&filter.input, column),
+        Kind::Join(join) => match (join.side_column(column, false), join.side_column(column, true))
+        {
+            (Some(at), _) => is_computed(&join.left, at),
+            (None, Some(at)) => is_computed(&join.right, at),
+            (None, None) => false,
+        },
+        Kind::Scan(_) | Kind::Constant(_) => false,
+        Kind::Union(_) | Kind::Aggregate(_) | Kind::Window(_) | Kind::Top(_) => true,
     }
 }
 

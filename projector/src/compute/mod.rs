@@ -30,6 +30,8 @@ mod load;
 mod memory;
 mod node;
 mod only;
+#[cfg(test)]
+mod operator_tests;
 mod ordered;
 mod partners;
 mod projection;

@@ -14,7 +14,7 @@ use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_plan::joins::utils::{ColumnIndex, JoinFilter};
 use everwhen_query::period_join::condition::{Bounds, Overlap};
 
-use super::fault::values_of;
+use super::fault::{Faults, values_of};
 use super::zset::ZSet;
 use crate::error::Result;
 
@@ -80,22 +80,19 @@ impl Residual {
 pub struct Spans {
     from: Int64Array,
     to: Int64Array,
-    /// Rows of which a bound could not be computed.
-    failed: Vec<bool>,
+    /// What of a row's bounds could not be computed.
+    failed: Faults,
 }
 
 impl Spans {
     /// Evaluates the bounds of rows.
     pub fn of(bounds: &Bounds, rows: &ZSet) -> Result<Self> {
-        let (from, mut failed) = numbers(&bounds.from, rows.batch())?;
-        let to = if bounds.is_instant() {
-            from.clone()
-        } else {
-            let (to, others) = numbers(&bounds.to, rows.batch())?;
-            failed.iter_mut().zip(others).for_each(|(failed, other)| *failed |= other);
-            to
-        };
-        Ok(Self { from, to, failed })
+        let (from, failed) = numbers(&bounds.from, rows.batch())?;
+        if bounds.is_instant() {
+            return Ok(Self { to: from.clone(), from, failed });
+        }
+        let (to, others) = numbers(&bounds.to, rows.batch())?;
+        Ok(Self { from, to, failed: failed.or(others) })
     }
 
     /// Returns the span of a row; all of time where it could not be computed, nothing where a bound is
@@ -110,21 +107,17 @@ impl Spans {
 
     /// True for a row of which a bound could not be computed.
     pub fn has_failed(&self, row: usize) -> bool {
-        self.failed.get(row).copied().unwrap_or(false)
+        self.failed.at(row).is_some()
     }
 
     /// True where all bounds were computed.
     pub fn is_exact(&self) -> bool {
-        !self.failed.contains(&true)
+        self.failed.is_empty()
     }
 }
 
-fn numbers(expr: &Arc<dyn PhysicalExpr>, rows: &RecordBatch) -> Result<(Int64Array, Vec<bool>)> {
-    let (values, faults) = values_of(expr, rows)?;
-    let failed = match faults.is_empty() {
-        true => Vec::new(),
-        false => (0..rows.num_rows()).map(|row| faults.at(row).is_some()).collect(),
-    };
+fn numbers(expr: &Arc<dyn PhysicalExpr>, rows: &RecordBatch) -> Result<(Int64Array, Faults)> {
+    let (values, failed) = values_of(expr, rows)?;
     let numbers: ArrayRef = cast(&values, &DataType::Int64)?;
     Ok((numbers.as_primitive::<Int64Type>().clone(), failed))
 }

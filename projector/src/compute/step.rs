@@ -8,7 +8,7 @@ use everwhen_storage::{Basis, Definitions, RowKey, Store, TableId, Tenant, TxId,
 use super::admit::{Program, Way};
 use super::cursor::{Held, RowChange};
 use super::definition::Body;
-use super::delta::{Change, delta};
+use super::delta::{Change, delta, lost_below};
 use super::emit::{Emitted, Output, Restricted};
 use super::full::Full;
 use super::load::{load_by_key, load_some};
@@ -109,6 +109,12 @@ impl Work<'_> {
         out: Out<'_>,
     ) -> Result<Option<RowKey>> {
         let to = step.to;
+        if let (Way::Delta(root), None) = (&self.program.way, &after) {
+            let lost = self.store.read_unerased(to.tx, |view| {
+                Ok(lost_below(root, &self.reader(view, to, tenant)))
+            })??;
+            self.output(step, tenant).lost(&lost);
+        }
         let rests = match &self.program.way {
             Way::Compare(_) => {
                 let rows = self.full.rows(self.store, &self.program.plan, to, tenant)?;
