@@ -21,7 +21,7 @@ use super::memory::Memory;
 use super::node::{Aggregate, Call};
 use super::only::Only;
 use super::row_sorter::{Order, RowSorter, Sorted};
-use super::zset::{Each, PART_ROWS, ZSet, batch_of, row_bytes, take_columns};
+use super::zset::{Each, ZSet, batch_of, row_bytes, take_columns};
 use crate::error::Result;
 
 /// Hands over rows, part by part.
@@ -43,7 +43,7 @@ impl Aggregate {
         }
         let mut sorter = RowSorter::new(memory, self.input_schema(), self.order());
         source(&mut |rows| sorter.add_after(rows))?;
-        let mut out = Folding::new(self, schema, false);
+        let mut out = Folding::new(self, schema, memory, false);
         sorter.parts(&mut |part| out.take(&part, each))?;
         out.end(each)
     }
@@ -59,7 +59,7 @@ impl Aggregate {
         let mut sorter = RowSorter::new(change.reader.memory, self.input_schema(), self.order());
         evaluate(&self.input, change.reader, Some(only), &mut |rows| sorter.add_unchanged(rows))?;
         sorter.add_before(touched.negated())?;
-        let mut out = Folding::new(self, schema, true);
+        let mut out = Folding::new(self, schema, change.reader.memory, true);
         sorter.parts(&mut |part| out.take(&part, each))?;
         out.end(each)
     }
@@ -80,7 +80,7 @@ impl Aggregate {
                 RowSorter::new(change.reader.memory, self.input_schema(), self.order());
             evaluate(&self.input, change.reader, None, &mut |rows| sorter.add_unchanged(rows))?;
             sorter.add_before(below.negated())?;
-            let mut out = Folding::new(self, schema, true);
+            let mut out = Folding::new(self, schema, change.reader.memory, true);
             sorter.parts(&mut |part| out.take(&part, each))?;
             return out.end(each);
         }
@@ -149,6 +149,8 @@ struct Folding<'a> {
     schema: &'a SchemaRef,
     /// Both states are computed.
     both: bool,
+    /// Rows put out at once.
+    part_rows: usize,
     open: Option<OpenGroup>,
     after: Vec<(Option<GroupKey>, Values)>,
     before: Vec<(Option<GroupKey>, Values)>,
@@ -162,8 +164,17 @@ struct OpenGroup {
 }
 
 impl<'a> Folding<'a> {
-    const fn new(aggregate: &'a Aggregate, schema: &'a SchemaRef, both: bool) -> Self {
-        Self { aggregate, schema, both, open: None, after: Vec::new(), before: Vec::new() }
+    fn new(aggregate: &'a Aggregate, schema: &'a SchemaRef, memory: &Memory, both: bool) -> Self {
+        let part_rows = memory.part_rows();
+        Self {
+            aggregate,
+            schema,
+            both,
+            part_rows,
+            open: None,
+            after: Vec::new(),
+            before: Vec::new(),
+        }
     }
 
     fn take(&mut self, part: &Sorted, each: Each<'_>) -> Result<()> {
@@ -184,7 +195,11 @@ impl<'a> Folding<'a> {
             }
             self.feed(part, range)?;
         }
-        if self.after.len() + self.before.len() >= PART_ROWS { self.put_out(each) } else { Ok(()) }
+        if self.after.len() + self.before.len() >= self.part_rows {
+            self.put_out(each)
+        } else {
+            Ok(())
+        }
     }
 
     fn feed(&mut self, part: &Sorted, range: &Range<usize>) -> Result<()> {

@@ -23,7 +23,7 @@ use super::only::Only;
 use super::partners::Partners;
 use super::row_sorter::{Order, RowSorter};
 use super::source::{Reader, TableChanges};
-use super::zset::{Each, PART_ROWS, ZSet};
+use super::zset::{Each, ZSet};
 use crate::error::Result;
 
 /// What a step goes by, for one tenant: from `before` to the reader's basis.
@@ -139,7 +139,7 @@ fn by_partition(
     let schema = Arc::clone(&input.schema);
     let mut sorter = RowSorter::new(change.reader.memory, schema, order);
     delta(input, change, &mut |rows| sorter.add_after(rows))?;
-    sorter.groups(PART_ROWS, "what changed of one group", &mut |part| {
+    sorter.groups("what changed of one group", &mut |part| {
         let touched = part.rows.nonzero()?;
         if touched.is_empty() {
             return Ok(());

@@ -13,7 +13,7 @@ use super::node::{Join, JoinKind, Kind, Node, Output};
 use super::only::Only;
 use super::partners::Partners;
 use super::source::{Access, Reader};
-use super::zset::{Each, PART_ROWS, ZSet};
+use super::zset::{Each, ZSet};
 use crate::error::{Error, Result};
 
 /// Left parts that are joined with what they need of the right before all of it is read instead.
@@ -255,7 +255,7 @@ impl Join {
         let (parts, is_large) = (Cell::new(0), Cell::new(false));
         let mut held = reader.memory.entry();
         evaluate(&self.left, reader, None, &mut |left| {
-            parts.set(parts.get() + usize::from(left.len() >= PART_ROWS / 2));
+            parts.set(parts.get() + usize::from(left.len() >= reader.memory.part_rows() / 2));
             if shared.is_none() && parts.get() > PARTS_APART && !is_large.get() {
                 match self.whole_right(reader)? {
                     Some(right) if held.try_grow(2 * right.bytes()) => {

@@ -7,7 +7,7 @@ use super::node::Node;
 use super::row_sorter::{Order, RowSorter, Sorted};
 use super::source::Reader;
 use super::walk::Walk;
-use super::zset::{PART_ROWS, ZSet};
+use super::zset::ZSet;
 use crate::error::Result;
 
 /// Loads some rows of a node whose key is unique by the query itself: from after a key of the table that
@@ -43,5 +43,5 @@ pub fn load_by_key(
     let order = Order { group: key.to_vec(), canonical: true };
     let mut sorter = RowSorter::new(reader.memory, std::sync::Arc::clone(&root.schema), order);
     evaluate(root, reader, None, &mut |rows| sorter.add_after(rows))?;
-    sorter.groups(PART_ROWS, "the rows of one key", each)
+    sorter.groups("the rows of one key", each)
 }

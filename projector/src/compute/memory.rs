@@ -5,13 +5,14 @@
 //! with an error where they do not fit. The process goes on either way.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::{Error, Result};
 
 /// Bytes that one sort holds before it goes over to files.
 const SORT_BYTES_MAX: usize = 64 << 20;
+/// Rows that travel together at most, about.
+const PART_ROWS: usize = 8_192;
 
 /// The account of all projections of a server.
 #[derive(Debug)]
@@ -21,13 +22,33 @@ pub struct Memory {
     most: AtomicUsize,
     /// Where sorts put what they cannot hold; the files have no names.
     directory: PathBuf,
+    sort_bytes_max: usize,
+    part_rows: usize,
 }
 
 impl Memory {
     /// Opens an account of `bytes_max` bytes.
-    pub fn new(bytes_max: usize, directory: PathBuf) -> Arc<Self> {
+    pub fn new(bytes_max: usize, directory: PathBuf) -> Self {
         let (used, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Arc::new(Self { bytes_max, used, most, directory })
+        let sort_bytes_max = SORT_BYTES_MAX.min(bytes_max / 4);
+        Self { bytes_max, used, most, directory, sort_bytes_max, part_rows: PART_ROWS }
+    }
+
+    /// Sorts hold so many bytes at most.
+    #[must_use]
+    pub fn with_sort_bytes(self, sort_bytes_max: usize) -> Self {
+        Self { sort_bytes_max: sort_bytes_max.min(self.sort_bytes_max), ..self }
+    }
+
+    /// Rows travel so many together.
+    #[must_use]
+    pub fn with_part_rows(self, part_rows: usize) -> Self {
+        Self { part_rows: part_rows.max(1), ..self }
+    }
+
+    /// Returns how many rows travel together at most, about.
+    pub const fn part_rows(&self) -> usize {
+        self.part_rows
     }
 
     /// Returns the bytes in use.
@@ -46,8 +67,8 @@ impl Memory {
     }
 
     /// Returns how many bytes one sort may hold.
-    pub fn sort_bytes_max(&self) -> usize {
-        SORT_BYTES_MAX.min(self.bytes_max / 4)
+    pub const fn sort_bytes_max(&self) -> usize {
+        self.sort_bytes_max
     }
 
     /// Opens an entry of no bytes.

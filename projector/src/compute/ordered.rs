@@ -16,7 +16,7 @@ use super::memory::Memory;
 use super::node::{Top, Window};
 use super::only::Only;
 use super::row_sorter::{Order, RowSorter};
-use super::zset::{Each, PART_ROWS, ZSet, batch_of, key_bytes, row_bytes, take_columns, take_rows};
+use super::zset::{Each, ZSet, batch_of, key_bytes, row_bytes, take_columns, take_rows};
 use crate::error::Result;
 
 /// What a window must have in memory.
@@ -34,7 +34,7 @@ impl Window {
         let order = Order { group: self.partition.clone(), canonical: false };
         let mut sorter = RowSorter::new(memory, Arc::clone(&self.input.schema), order);
         source(&mut |rows| sorter.add_after(rows))?;
-        sorter.groups(PART_ROWS, PARTITION, &mut |part| each(self.apply(schema, part.rows)?))
+        sorter.groups(PARTITION, &mut |part| each(self.apply(schema, part.rows)?))
     }
 
     /// Computes touched partitions before and after. `touched` is what changed below, of all partitions

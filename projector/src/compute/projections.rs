@@ -43,6 +43,10 @@ pub struct ProjectionOptions {
     pub load_rows: usize,
     /// Bytes that all projections may hold in memory while they are computed.
     pub memory_bytes_max: usize,
+    /// Bytes that one sort of them holds before it goes over to files.
+    pub sort_bytes_max: usize,
+    /// Rows that travel from operator to operator together, about.
+    pub part_rows: usize,
     /// Where they put what they cannot hold; the files have no names.
     pub spill_directory: PathBuf,
     /// How long a lease holds without a sign of its worker.
@@ -59,6 +63,8 @@ impl Default for ProjectionOptions {
             step_records: 50_000,
             load_rows: 50_000,
             memory_bytes_max: 512 << 20,
+            sort_bytes_max: 64 << 20,
+            part_rows: 8_192,
             spill_directory: std::env::temp_dir(),
             lease: Duration::from_secs(10),
             poll: Duration::from_millis(20),
@@ -113,7 +119,7 @@ pub struct Projections {
     store: Store,
     options: ProjectionOptions,
     full: Full,
-    memory: Arc<Memory>,
+    memory: Memory,
     /// One load is computed at a time, so that late events never wait for several.
     loads: Semaphore,
     defined: Mutex<Defined>,
@@ -134,7 +140,9 @@ struct Defined {
 impl Projections {
     /// Takes up all projections that are defined. Blocking: reads their state.
     pub fn new(store: Store, options: ProjectionOptions) -> Result<Arc<Self>> {
-        let memory = Memory::new(options.memory_bytes_max, options.spill_directory.clone());
+        let memory = Memory::new(options.memory_bytes_max, options.spill_directory.clone())
+            .with_sort_bytes(options.sort_bytes_max)
+            .with_part_rows(options.part_rows);
         let projections = Arc::new(Self {
             store,
             options,

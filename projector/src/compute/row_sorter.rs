@@ -20,7 +20,7 @@ use everwhen_storage::sort::{Merge, Sorter};
 
 use super::fault::Faults;
 use super::memory::{Held, Memory};
-use super::zset::{PART_ROWS, ZSet, key_bytes, row_bytes};
+use super::zset::{ZSet, key_bytes, row_bytes};
 use crate::error::{Error, Result};
 
 /// How the rows of a sorter are ordered.
@@ -177,28 +177,25 @@ impl<'m> RowSorter<'m> {
 
     /// Hands over all rows in order, a part at a time; a group may run over several parts.
     pub fn parts(self, each: &mut dyn FnMut(Sorted) -> Result<()>) -> Result<()> {
-        let Self { schema, order, parts, held, spilled, .. } = self;
+        let Self { memory, schema, order, parts, held, spilled, .. } = self;
+        let part_rows = memory.part_rows();
         match spilled {
-            Some(sorter) => Merging::new(schema, &order, sorter.finish()?)?.parts(each),
+            Some(sorter) => Merging::new(schema, &order, sorter.finish()?)?.parts(part_rows, each),
             None => {
-                let done = in_memory(&schema, &parts, each);
+                let done = in_memory(&schema, &parts, part_rows, each);
                 drop(held);
                 done
             }
         }
     }
 
-    /// Hands over all rows in order, whole groups at a time, of `rows_max` rows or one group.
+    /// Hands over all rows in order, whole groups at a time, of about a part's rows or one group.
     ///
     /// # Errors
     /// [`Error::TooLarge`] where a group does not fit in memory, and whatever `each` reports.
-    pub fn groups(
-        self,
-        rows_max: usize,
-        what: &str,
-        each: &mut dyn FnMut(Sorted) -> Result<()>,
-    ) -> Result<()> {
+    pub fn groups(self, what: &str, each: &mut dyn FnMut(Sorted) -> Result<()>) -> Result<()> {
         let memory = self.memory;
+        let rows_max = memory.part_rows();
         let schema = Arc::clone(&self.schema);
         let mut whole = Whole { schema, waiting: Vec::new(), rows: 0, held: memory.entry() };
         self.parts(&mut |mut part| {
@@ -283,6 +280,7 @@ impl Sorted {
 fn in_memory(
     schema: &SchemaRef,
     parts: &[Part],
+    part_rows: usize,
     each: &mut dyn FnMut(Sorted) -> Result<()>,
 ) -> Result<()> {
     let mut places: Vec<(usize, usize)> = Vec::new();
@@ -308,7 +306,7 @@ fn in_memory(
             open.again(weights);
             continue;
         }
-        if taken.len() >= PART_ROWS {
+        if taken.len() >= part_rows {
             let rows = interleaved(schema, parts, &taken)?;
             taken.clear();
             each(open.close(rows, same_group)?)?;
@@ -433,7 +431,7 @@ impl Merging {
         }))
     }
 
-    fn parts(mut self, each: &mut dyn FnMut(Sorted) -> Result<()>) -> Result<()> {
+    fn parts(mut self, part_rows: usize, each: &mut dyn FnMut(Sorted) -> Result<()>) -> Result<()> {
         let mut open = Open::default();
         let mut taken: Vec<Written> = Vec::new();
         while let Some(written) = self.next()? {
@@ -446,7 +444,7 @@ impl Merging {
                 open.again(written.weights);
                 continue;
             }
-            if taken.len() >= PART_ROWS {
+            if taken.len() >= part_rows {
                 let rows = self.decoded(&taken)?;
                 taken.clear();
                 each(open.close(rows, same_group)?)?;
@@ -511,8 +509,13 @@ mod tests {
     }
 
     /// Sorts with a limit of memory, checks the order, and returns what came out.
-    fn sorted(parts: &[Vec<(Option<String>, i64, i64)>], bytes_max: usize, whole: bool) -> Bag {
-        let memory = Memory::new(bytes_max, std::env::temp_dir());
+    fn sorted(
+        parts: &[Vec<(Option<String>, i64, i64)>],
+        bytes_max: usize,
+        whole: bool,
+        random_part: usize,
+    ) -> Bag {
+        let memory = Memory::new(bytes_max, std::env::temp_dir()).with_part_rows(random_part);
         let order = Order { group: vec![0], canonical: true };
         let mut sorter = RowSorter::new(&memory, schema(), order);
         for (at, part) in parts.iter().enumerate() {
@@ -548,7 +551,7 @@ mod tests {
             Ok(())
         };
         match whole {
-            true => sorter.groups(10, "the test", &mut each).unwrap(),
+            true => sorter.groups("the test", &mut each).unwrap(),
             false => sorter.parts(&mut each).unwrap(),
         }
         assert_eq!(memory.used_bytes(), 0);
@@ -562,6 +565,7 @@ mod tests {
             let count = if round < 10 { 200 } else { 9_000 };
             let parts: Vec<_> =
                 (0..7).map(|_| random(&mut source, count, [2, 40, 3_000][round % 3])).collect();
+            let part = [1, 7, 8_192][round / 3 % 3];
             let mut naive = Bag::new();
             for (at, part) in parts.iter().enumerate() {
                 for (group, value, weight) in part {
@@ -574,10 +578,10 @@ mod tests {
                 }
             }
             for (bytes_max, whole) in [(1 << 30, false), (1 << 30, true), (400_000, false)] {
-                assert_eq!(sorted(&parts, bytes_max, whole), naive, "round {round}");
+                assert_eq!(sorted(&parts, bytes_max, whole, part), naive, "round {round}");
             }
             if round % 3 > 0 && count == 200 {
-                assert_eq!(sorted(&parts, 400_000, true), naive, "round {round}");
+                assert_eq!(sorted(&parts, 400_000, true, part), naive, "round {round}");
             }
         }
     }

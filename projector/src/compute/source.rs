@@ -18,7 +18,7 @@ use super::memory::Memory;
 use super::node::Scan;
 use super::only::Only;
 use super::walk::Walk;
-use super::zset::{Each, PART_ROWS, ZSet, batch_of};
+use super::zset::{Each, ZSet, batch_of};
 use crate::error::{Error, Result};
 
 /// Bytes of stored values that travel together at most, about.
@@ -275,7 +275,7 @@ impl Reader<'_, '_> {
             None => Finding::Keys(Keys::All),
         };
         let bounds = scan.bounds(self.store, self.basis)?;
-        let mut rows = Rows::new(self.view, scan, schema)?;
+        let mut rows = Rows::new(self.view, scan, schema, self.memory.part_rows())?;
         let walk = self.walk.filter(|walk| only.is_none() && std::ptr::eq(walk.scan, scan));
         let keys = match found {
             Finding::Keys(Keys::Among(keys)) if keys.is_empty() => return Ok(()),
@@ -431,13 +431,14 @@ impl Reader<'_, '_> {
             let batch = versions_to_batch(self.view, &scan.table, Some(&scan.columns), versions)?;
             Ok(ZSet::once(batch_of(schema, batch.columns().to_vec(), versions.len())?))
         };
-        if gone.len() + come.len() <= 2 * PART_ROWS {
+        let part_rows = self.memory.part_rows();
+        if gone.len() + come.len() <= 2 * part_rows {
             return each(built(gone)?.negated().plus(built(come)?)?.consolidated()?);
         }
-        for some in gone.chunks(PART_ROWS) {
+        for some in gone.chunks(part_rows) {
             each(built(some)?.negated())?;
         }
-        for some in come.chunks(PART_ROWS) {
+        for some in come.chunks(part_rows) {
             each(built(some)?)?;
         }
         Ok(())
@@ -542,7 +543,7 @@ impl Reader<'_, '_> {
                     gone.extend(was.into_iter().filter(|version| version.valid.overlaps(&shown)));
                     come.extend(is.into_iter().filter(|version| version.valid.overlaps(&shown)));
                 }
-                if gone.len() + come.len() >= PART_ROWS {
+                if gone.len() + come.len() >= self.memory.part_rows() {
                     self.put_out((scan, schema), (&gone, &come), each)?;
                     gone.clear();
                     come.clear();
@@ -578,21 +579,27 @@ struct Rows<'a, 'db> {
     scan: &'a Scan,
     schema: &'a SchemaRef,
     columns: VersionColumns<'a>,
+    part_rows: usize,
     bytes: usize,
     failed: Option<Error>,
 }
 
 impl<'a, 'db> Rows<'a, 'db> {
-    fn new(view: &'a View<'db>, scan: &'a Scan, schema: &'a SchemaRef) -> Result<Self> {
+    fn new(
+        view: &'a View<'db>,
+        scan: &'a Scan,
+        schema: &'a SchemaRef,
+        part_rows: usize,
+    ) -> Result<Self> {
         let columns = VersionColumns::new(&scan.table, Some(&scan.columns), 0)?;
-        Ok(Self { view, scan, schema, columns, bytes: 0, failed: None })
+        Ok(Self { view, scan, schema, columns, part_rows, bytes: 0, failed: None })
     }
 
     /// Adds a version; false where no more are wanted.
     fn add(&mut self, version: &VersionRef<'_>, each: Each<'_>) -> bool {
         self.bytes += version.bytes();
         let added = self.columns.push(version).map_err(Error::from).and_then(|()| {
-            let is_full = self.columns.len() >= PART_ROWS || self.bytes >= PART_BYTES;
+            let is_full = self.columns.len() >= self.part_rows || self.bytes >= PART_BYTES;
             if is_full { self.flush(each) } else { Ok(()) }
         });
         self.failed = added.err();
@@ -600,7 +607,7 @@ impl<'a, 'db> Rows<'a, 'db> {
     }
 
     fn flush(&mut self, each: Each<'_>) -> Result<()> {
-        let next = VersionColumns::new(&self.scan.table, Some(&self.scan.columns), PART_ROWS)?;
+        let next = VersionColumns::new(&self.scan.table, Some(&self.scan.columns), self.part_rows)?;
         let columns = std::mem::replace(&mut self.columns, next);
         self.bytes = 0;
         let count = columns.len();

@@ -15,7 +15,7 @@ use super::load::{load_by_key, load_some};
 use super::memory::Memory;
 use super::row_sorter::{Order, RowSorter};
 use super::source::{Reader, TableChanges};
-use super::zset::{PART_ROWS, ZSet};
+use super::zset::ZSet;
 use crate::error::{Error, Result};
 
 /// Keys in quarantine: by tenant and key.
@@ -122,7 +122,7 @@ impl Work<'_> {
                 held.grow(rows.bytes(), "the result of a query that is compared as a whole")?;
                 let mut sorter = self.sorter(&rows);
                 sorter.add_after(rows)?;
-                sorter.groups(PART_ROWS, ONE_KEY, &mut |part| {
+                sorter.groups(ONE_KEY, &mut |part| {
                     *left = left.saturating_sub(part.rows.len());
                     self.output(step, tenant).whole(&part)?.send(out)
                 })?;
@@ -199,7 +199,7 @@ impl Work<'_> {
         let mut sorter = self.sorter(&ZSet::empty(&root.schema));
         delta(root, change, &mut |rows| sorter.add_after(rows))?;
         let rows_of = Restricted { root, reader: change.reader };
-        sorter.groups(PART_ROWS, ONE_KEY, &mut |part| {
+        sorter.groups(ONE_KEY, &mut |part| {
             self.output(step, tenant).changed(&part, &rows_of)?.send(out)
         })
     }
@@ -216,9 +216,7 @@ impl Work<'_> {
         let mut sorter = self.sorter(&after);
         sorter.add_before(before)?;
         sorter.add_after(after)?;
-        sorter.groups(PART_ROWS, ONE_KEY, &mut |part| {
-            self.output(step, tenant).whole(&part)?.send(out)
-        })
+        sorter.groups(ONE_KEY, &mut |part| self.output(step, tenant).whole(&part)?.send(out))
     }
 
     /// Starts to bring rows of the result together by key.

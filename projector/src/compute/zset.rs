@@ -18,9 +18,6 @@ use hashbrown::HashMap;
 use super::fault::{Fault, Faults};
 use crate::error::{Error, Result};
 
-/// Rows that travel together at most, about.
-pub const PART_ROWS: usize = 8_192;
-
 /// Takes rows part by part.
 pub type Each<'a> = &'a mut dyn FnMut(ZSet) -> Result<()>;
 
