@@ -435,6 +435,12 @@ fn is_of_regex(text: &str) -> bool {
 fn arrow_state(error: &ArrowError) -> SqlState {
     match error {
         ArrowError::ComputeError(text) if is_of_regex(text) => SqlState::InvalidParameter,
+        ArrowError::ComputeError(text) if text == "Timestamp out of range" => {
+            SqlState::DatetimeOverflow
+        }
+        ArrowError::InvalidArgumentError(text) if text.starts_with("Unable to represent") => {
+            SqlState::DatetimeOverflow
+        }
         ArrowError::ExternalError(source) if is_of_regex(&source.to_string()) => {
             SqlState::InvalidParameter
         }

@@ -169,3 +169,17 @@ async fn a_sum_of_decimals_that_does_not_fit_is_an_error() {
     assert_eq!(kit.rows(&sliding).await, one(&format!("-{most}")));
     assert_eq!(kit.rows(&sum(typed, "WHERE d = 5")).await, json!([[null]]));
 }
+
+#[tokio::test]
+async fn an_instant_that_cannot_be_is_an_error_of_the_statement() {
+    let kit = Kit::new();
+    for sql in [
+        "SELECT now() + INTERVAL '100000000 days'",
+        "SELECT now() + INTERVAL '100000000000 days'",
+        "SELECT now() - INTERVAL '10000000 months'",
+        "SELECT to_char(now() + INTERVAL '100000000000 days', '%Y')",
+    ] {
+        let error = kit.error(sql).await;
+        assert_eq!(error.sqlstate(), "22008", "{sql}: {error:?}");
+    }
+}
