@@ -123,11 +123,12 @@ impl Shown<'_> {
     }
 
     fn columns(&self) -> Vec<Row> {
-        let rows = |one| {
-            let fields = Listed::columns_of(one).iter().zip(1..);
-            fields.map(move |(field, place)| self.column(one, field, place))
-        };
-        self.listed.iter().flat_map(rows).collect()
+        let mut rows = Vec::new();
+        for one in self.listed {
+            let fields = one.columns.fields().iter().zip(1..);
+            rows.extend(fields.map(|(field, place)| self.column(one, field, place)));
+        }
+        rows
     }
 
     fn column(&self, of: &Listed, field: &Field, place: i64) -> Row {
@@ -244,12 +245,6 @@ impl Kind {
 
     fn plain(name: &'static str, udt: &str) -> Self {
         Self { name, udt: udt.to_owned(), numeric: None, fraction: None }
-    }
-}
-
-impl Listed {
-    fn columns_of(&self) -> &arrow::datatypes::Fields {
-        self.columns.fields()
     }
 }
 

@@ -1,13 +1,12 @@
 //! What the catalogs list: tables and views with their columns, none of their rows.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
-use datafusion::logical_expr::{Expr, LogicalPlan, TableType};
+use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use everwhen_storage::{Definition, DefinitionKind, TableDef};
 
@@ -101,10 +100,6 @@ impl TableProvider for Listed {
 
     fn get_table_definition(&self) -> Option<&str> {
         self.view.as_deref()
-    }
-
-    fn get_logical_plan(&self) -> Option<Cow<'_, LogicalPlan>> {
-        None
     }
 
     async fn scan(

@@ -147,13 +147,19 @@ impl AggregateUDFImpl for ExactSum {
         args: AccumulatorArgs<'_>,
     ) -> DataFusionResult<Box<dyn GroupsAccumulator>> {
         if is_wide(&args) {
-            let sums = PrimitiveGroupsAccumulator::new(args.return_type(), add);
-            return Ok(Box::new(DecimalGroups(sums)));
+            let sums =
+                PrimitiveGroupsAccumulator::<Decimal128Type, _>::new(args.return_type(), add);
+            return Ok(Box::new(Groups {
+                inner: Box::new(sums),
+                taken: |values| Ok([Arc::new(decimals(values)?.clone())]),
+                put_out: |sums| within(&sums).map(|()| sums),
+            }));
         }
         if !is_whole(&args) {
             return self.inner.create_groups_accumulator(args);
         }
-        Ok(Box::new(WidenedGroups(self.inner.create_groups_accumulator(wide(args))?)))
+        let inner = self.inner.create_groups_accumulator(wide(args))?;
+        Ok(Box::new(Groups { inner, taken: widened, put_out: narrowed }))
     }
 
     fn reverse_expr(&self) -> ReversedUDAF {
@@ -239,10 +245,14 @@ impl Accumulator for WholeSum {
     }
 }
 
-/// A sum for each group.
-struct WidenedGroups(Box<dyn GroupsAccumulator>);
+/// A sum for each group, of what the values are taken as, put out as what the sums come to.
+struct Groups {
+    inner: Box<dyn GroupsAccumulator>,
+    taken: fn(&[ArrayRef]) -> DataFusionResult<[ArrayRef; 1]>,
+    put_out: fn(ArrayRef) -> DataFusionResult<ArrayRef>,
+}
 
-impl GroupsAccumulator for WidenedGroups {
+impl GroupsAccumulator for Groups {
     fn update_batch(
         &mut self,
         values: &[ArrayRef],
@@ -250,17 +260,16 @@ impl GroupsAccumulator for WidenedGroups {
         opt_filter: Option<&BooleanArray>,
         total_num_groups: usize,
     ) -> DataFusionResult<()> {
-        self.0.update_batch(&widened(values)?, group_indices, opt_filter, total_num_groups)
+        let values = (self.taken)(values)?;
+        self.inner.update_batch(&values, group_indices, opt_filter, total_num_groups)
     }
 
     fn evaluate(&mut self, emit_to: EmitTo) -> DataFusionResult<ArrayRef> {
-        let sums = self.0.evaluate(emit_to)?;
-        let narrow: Int64Array = sums.as_primitive::<Decimal128Type>().try_unary(whole)?;
-        Ok(Arc::new(narrow))
+        (self.put_out)(self.inner.evaluate(emit_to)?)
     }
 
     fn state(&mut self, emit_to: EmitTo) -> DataFusionResult<Vec<ArrayRef>> {
-        self.0.state(emit_to)
+        self.inner.state(emit_to)
     }
 
     fn merge_batch(
@@ -269,7 +278,7 @@ impl GroupsAccumulator for WidenedGroups {
         group_indices: &[usize],
         total_num_groups: usize,
     ) -> DataFusionResult<()> {
-        self.0.merge_batch(values, group_indices, total_num_groups)
+        self.inner.merge_batch(values, group_indices, total_num_groups)
     }
 
     fn convert_to_state(
@@ -277,12 +286,18 @@ impl GroupsAccumulator for WidenedGroups {
         values: &[ArrayRef],
         opt_filter: Option<&BooleanArray>,
     ) -> DataFusionResult<Vec<ArrayRef>> {
-        self.0.convert_to_state(&widened(values)?, opt_filter)
+        self.inner.convert_to_state(&(self.taken)(values)?, opt_filter)
     }
 
     fn size(&self) -> usize {
-        self.0.size()
+        self.inner.size()
     }
+}
+
+/// Returns sums of integers as integers.
+fn narrowed(sums: ArrayRef) -> DataFusionResult<ArrayRef> {
+    let narrow: Int64Array = sums.as_primitive::<Decimal128Type>().try_unary(whole)?;
+    Ok(Arc::new(narrow))
 }
 
 /// What stands for a sum that was too wide: no decimal of 38 digits is as large.
@@ -436,53 +451,5 @@ impl Accumulator for SlidingDecimals {
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> DataFusionResult<()> {
         self.update_batch(states)
-    }
-}
-
-/// A sum of decimals for each group.
-struct DecimalGroups<F: Fn(&mut i128, i128) + Send + Sync + 'static>(
-    PrimitiveGroupsAccumulator<Decimal128Type, F>,
-);
-
-impl<F: Fn(&mut i128, i128) + Send + Sync + 'static> GroupsAccumulator for DecimalGroups<F> {
-    fn update_batch(
-        &mut self,
-        values: &[ArrayRef],
-        group_indices: &[usize],
-        opt_filter: Option<&BooleanArray>,
-        total_num_groups: usize,
-    ) -> DataFusionResult<()> {
-        self.0.update_batch(values, group_indices, opt_filter, total_num_groups)
-    }
-
-    fn evaluate(&mut self, emit_to: EmitTo) -> DataFusionResult<ArrayRef> {
-        let sums = self.0.evaluate(emit_to)?;
-        within(&sums)?;
-        Ok(sums)
-    }
-
-    fn state(&mut self, emit_to: EmitTo) -> DataFusionResult<Vec<ArrayRef>> {
-        self.0.state(emit_to)
-    }
-
-    fn merge_batch(
-        &mut self,
-        values: &[ArrayRef],
-        group_indices: &[usize],
-        total_num_groups: usize,
-    ) -> DataFusionResult<()> {
-        self.0.merge_batch(values, group_indices, total_num_groups)
-    }
-
-    fn convert_to_state(
-        &self,
-        values: &[ArrayRef],
-        opt_filter: Option<&BooleanArray>,
-    ) -> DataFusionResult<Vec<ArrayRef>> {
-        self.0.convert_to_state(values, opt_filter)
-    }
-
-    fn size(&self) -> usize {
-        self.0.size()
     }
 }

@@ -6,11 +6,12 @@ use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    ExceptSelectItem, ExcludeSelectItem, Expr, Ident, OrderBy, OrderByKind, Query, SelectItem,
+    ExceptSelectItem, Expr, Ident, OrderBy, OrderByKind, Query, SelectItem,
     SelectItemQualifiedWildcardKind, SetExpr, Visit, Visitor, WildcardAdditionalOptions,
 };
 
 use super::scope::{Found, Relation, find_column};
+use super::wildcard::left_out;
 use crate::dialect::normal;
 
 /// What no statement's own names begin with.
@@ -183,14 +184,7 @@ fn excluded(options: &WildcardAdditionalOptions) -> Option<Vec<String>> {
         || options.opt_replace.is_some()
         || options.opt_rename.is_some()
         || options.opt_alias.is_some();
-    let mut names = Vec::new();
-    match &options.opt_exclude {
-        None => {}
-        Some(ExcludeSelectItem::Single(name)) => names.push(name),
-        Some(ExcludeSelectItem::Multiple(all)) => names.extend(all),
-    }
-    let excluded = names.into_iter().filter_map(|name| Some(normal(name.0.last()?.as_ident()?)));
-    let mut excluded: Vec<_> = excluded.collect();
+    let mut excluded: Vec<_> = left_out(options).map(normal).collect();
     if let Some(ExceptSelectItem { first_element, additional_elements }) = &options.opt_except {
         excluded.push(normal(first_element));
         excluded.extend(additional_elements.iter().map(normal));

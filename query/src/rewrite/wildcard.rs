@@ -103,12 +103,17 @@ fn excluded(options: &WildcardAdditionalOptions, clauses: &Clauses) -> Result<Ve
         let at = clauses.positions.start(options.wildcard_token.0.span);
         return Err(Error::unsupported(message).at(at));
     }
-    let names = match &options.opt_exclude {
-        None => Vec::new(),
-        Some(ExcludeSelectItem::Single(name)) => vec![name],
-        Some(ExcludeSelectItem::Multiple(names)) => names.iter().collect(),
+    Ok(left_out(options).cloned().collect())
+}
+
+/// Returns the names that EXCLUDE leaves out of a `*`.
+pub fn left_out(options: &WildcardAdditionalOptions) -> impl Iterator<Item = &Ident> {
+    let names: &[ObjectName] = match &options.opt_exclude {
+        None => &[],
+        Some(ExcludeSelectItem::Single(name)) => std::slice::from_ref(name),
+        Some(ExcludeSelectItem::Multiple(names)) => names,
     };
-    Ok(names.into_iter().filter_map(|name| name.0.last()?.as_ident().cloned()).collect())
+    names.iter().filter_map(|name| name.0.last()?.as_ident())
 }
 
 fn check_excluded(excluded: &[Ident], chosen: &[&Relation], clauses: &Clauses) -> Result<()> {
