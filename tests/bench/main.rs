@@ -1,6 +1,6 @@
 //! The figures of docs/performance.md: ratios measured side by side in one run (`make bench`).
 //!
-//! `everwhen-bench [point|deep|bytes|copies|backfill|drain|freshness|operators|slices|tpch|remote|restart]..`; all of them without an argument.
+//! `everwhen-bench [point|deep|bytes|copies|backfill|drain|fanout|freshness|operators|slices|tpch|remote|restart]..`; all of them without an argument.
 //! Build it in release.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a benchmark that cannot go on panics")]
@@ -13,6 +13,7 @@ mod bytes;
 mod copies;
 mod deep;
 mod drain;
+mod fanout;
 mod fixture;
 mod freshness;
 mod operators;
@@ -51,6 +52,9 @@ async fn main() {
     }
     if wants("drain") {
         drain::run(&mut report).await;
+    }
+    if wants("fanout") {
+        fanout::run(&mut report).await;
     }
     if wants("freshness") {
         freshness::run(&mut report).await;

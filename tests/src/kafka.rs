@@ -152,36 +152,62 @@ impl Drop for Broker {
     }
 }
 
+/// A producer that is kept, for records that are sent one by one.
+pub struct Sender(BaseProducer);
+
+impl Sender {
+    /// Connects when it first sends.
+    pub fn new(bootstrap: &str) -> Result<Self> {
+        Ok(Self(producer(bootstrap, "0")?))
+    }
+
+    /// Sends a record and waits until the broker has it.
+    pub fn send(&self, topic: &str, record: &Record) -> Result<()> {
+        send(&self.0, topic, record)?;
+        Ok(self.0.flush(Duration::from_secs(120))?)
+    }
+}
+
 /// Produces records in order and waits until the broker has them all, over its restarts too.
 pub fn produce(bootstrap: &str, topic: &str, records: &[Record]) -> Result<()> {
-    let producer: BaseProducer = ClientConfig::new()
+    let producer = producer(bootstrap, "5")?;
+    for record in records {
+        send(&producer, topic, record)?;
+    }
+    producer.flush(Duration::from_secs(120))?;
+    Ok(())
+}
+
+fn producer(bootstrap: &str, linger_ms: &str) -> Result<BaseProducer> {
+    let producer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("enable.idempotence", "true")
-        .set("linger.ms", "5")
+        .set("linger.ms", linger_ms)
         .set("message.timeout.ms", "120000")
         .set("reconnect.backoff.max.ms", "500")
         .set("message.max.bytes", "20000000")
         .set("log_level", "0")
         .create()?;
-    for record in records {
-        let mut wire =
-            BaseRecord::<[u8], [u8]>::to(topic).partition(record.partition).payload(&record.value);
-        if let Some(key) = &record.key {
-            wire = wire.key(key.as_bytes());
-        }
-        if let Some(timestamp) = record.timestamp_ms {
-            wire = wire.timestamp(timestamp);
-        }
-        while let Err((error, back)) = producer.send(wire) {
-            if error.rdkafka_error_code() != Some(rdkafka::types::RDKafkaErrorCode::QueueFull) {
-                return Err(error).context("producing");
-            }
-            producer.poll(Duration::from_millis(10));
-            wire = back;
-        }
-        producer.poll(Duration::ZERO);
+    Ok(producer)
+}
+
+fn send(producer: &BaseProducer, topic: &str, record: &Record) -> Result<()> {
+    let mut wire =
+        BaseRecord::<[u8], [u8]>::to(topic).partition(record.partition).payload(&record.value);
+    if let Some(key) = &record.key {
+        wire = wire.key(key.as_bytes());
     }
-    producer.flush(Duration::from_secs(120))?;
+    if let Some(timestamp) = record.timestamp_ms {
+        wire = wire.timestamp(timestamp);
+    }
+    while let Err((error, back)) = producer.send(wire) {
+        if error.rdkafka_error_code() != Some(rdkafka::types::RDKafkaErrorCode::QueueFull) {
+            return Err(error).context("producing");
+        }
+        producer.poll(Duration::from_millis(10));
+        wire = back;
+    }
+    producer.poll(Duration::ZERO);
     Ok(())
 }
 

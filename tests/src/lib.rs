@@ -7,7 +7,9 @@
 
 pub mod buckets;
 pub mod emulator;
+pub mod fanout;
 pub mod http;
+pub mod judge;
 pub mod kafka;
 pub mod model;
 pub mod postgres;

@@ -99,6 +99,26 @@ impl Wire {
             }
         }
     }
+
+    /// Copies rows in the text form of COPY into a table, as one transaction.
+    pub async fn copy_in(&mut self, statement: &str, rows: &str) -> Result<(), Refusal> {
+        self.send(b'Q', format!("{statement}\0").as_bytes()).await;
+        let mut answer = Ok(());
+        loop {
+            let (kind, body) = self.message().await.expect("the connection has ended");
+            match kind {
+                b'G' => {
+                    for part in rows.as_bytes().chunks(1 << 16) {
+                        self.send(b'd', part).await;
+                    }
+                    self.send(b'c', b"").await;
+                }
+                b'E' => answer = Err(refusal(&body)),
+                b'Z' => return answer,
+                _ => {}
+            }
+        }
+    }
 }
 
 /// Reads what a server refused.

@@ -59,9 +59,22 @@ impl Process {
 
     /// The same with further environment variables.
     pub fn start_with_env(args: &[String], log: &Path, env: &[(&str, &str)]) -> Result<Self> {
+        let mut command = Command::new(program()?);
+        command.args(args);
+        Self::spawn(command, log, env)
+    }
+
+    /// The same within so many KiB of address space, as `ulimit -v` sets it.
+    pub fn start_within(args: &[String], log: &Path, address_space_kib: u64) -> Result<Self> {
+        let mut command = Command::new("sh");
+        let script = format!("ulimit -v {address_space_kib} && exec \"$@\"");
+        command.args(["-c", &script, "sh"]).arg(program()?).args(args);
+        Self::spawn(command, log, &[])
+    }
+
+    fn spawn(mut command: Command, log: &Path, env: &[(&str, &str)]) -> Result<Self> {
         let out = fs::OpenOptions::new().create(true).append(true).open(log)?;
-        let child = Command::new(program()?)
-            .args(args)
+        let child = command
             .env("RUST_BACKTRACE", "1")
             .envs(env.iter().copied())
             .stdin(Stdio::null())
@@ -164,27 +177,25 @@ impl Server {
         more: &[&str],
         env: &[(&str, &str)],
     ) -> Result<Self> {
-        fs::create_dir_all(data)?;
-        let endpoints_file = data.join("endpoints.json");
-        fs::remove_file(&endpoints_file).ok();
-        let mut args: Vec<String> =
-            vec!["serve".into(), "--data".into(), data.display().to_string()];
-        for (flag, address) in [
-            ("--http-listen", "127.0.0.1:0"),
-            ("--grpc-listen", "127.0.0.1:0"),
-            ("--postgres-listen", "127.0.0.1:0"),
-            ("--admin-listen", "127.0.0.1:0"),
-        ] {
-            args.push(flag.into());
-            args.push(address.into());
-        }
-        if let Some(at) = test_clock {
-            args.push("--test-clock".into());
-            args.push(at.into());
-        }
-        args.extend(more.iter().map(|arg| (*arg).to_owned()));
-        let mut process = Process::start_with_env(&args, &data.with_extension("server.log"), env)?;
-        let endpoints = wait_for_endpoints(&mut process, &endpoints_file).await?;
+        let args = serve_arguments(data, test_clock, more)?;
+        let log = data.with_extension("server.log");
+        Self::ready(data, Process::start_with_env(&args, &log, env)?).await
+    }
+
+    /// The same within so many KiB of address space, as `ulimit -v` sets it.
+    pub async fn start_within(
+        data: &Path,
+        test_clock: Option<&str>,
+        more: &[&str],
+        address_space_kib: u64,
+    ) -> Result<Self> {
+        let args = serve_arguments(data, test_clock, more)?;
+        let log = data.with_extension("server.log");
+        Self::ready(data, Process::start_within(&args, &log, address_space_kib)?).await
+    }
+
+    async fn ready(data: &Path, mut process: Process) -> Result<Self> {
+        let endpoints = wait_for_endpoints(&mut process, &endpoints_file(data)).await?;
         let address = |name: &str| endpoints[name].as_str().unwrap_or_default().to_owned();
         let http = address("http");
         Ok(Self {
@@ -211,6 +222,17 @@ impl Server {
         Ok(kib.context("no VmHWM in the status of the process")? << 10)
     }
 
+    /// Begins the measurement of [`Self::peak_memory`] anew.
+    pub fn reset_peak_memory(&self) -> Result<()> {
+        // proc_pid_clear_refs(5): 5 sets the peak to what is held now.
+        Ok(fs::write(format!("/proc/{}/clear_refs", self.process.child.id()), "5")?)
+    }
+
+    /// True while the server has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.process.is_running()
+    }
+
     /// Waits until the server has ended by itself.
     pub fn ended(&mut self) -> Result<ExitStatus> {
         self.process.wait(Duration::from_secs(60))
@@ -229,6 +251,28 @@ impl Server {
     pub fn log_text(&self) -> String {
         self.process.log_text()
     }
+}
+
+fn endpoints_file(data: &Path) -> PathBuf {
+    data.join("endpoints.json")
+}
+
+/// Makes the data directory, takes what a killed server left of its addresses, and returns arguments
+/// for a server on free ports.
+fn serve_arguments(data: &Path, test_clock: Option<&str>, more: &[&str]) -> Result<Vec<String>> {
+    fs::create_dir_all(data)?;
+    fs::remove_file(endpoints_file(data)).ok();
+    let mut args: Vec<String> = vec!["serve".into(), "--data".into(), data.display().to_string()];
+    for listener in ["http", "grpc", "postgres", "admin"] {
+        args.push(format!("--{listener}-listen"));
+        args.push("127.0.0.1:0".into());
+    }
+    if let Some(at) = test_clock {
+        args.push("--test-clock".into());
+        args.push(at.into());
+    }
+    args.extend(more.iter().map(|arg| (*arg).to_owned()));
+    Ok(args)
 }
 
 async fn wait_for_endpoints(process: &mut Process, file: &Path) -> Result<Value> {

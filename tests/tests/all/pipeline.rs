@@ -1,0 +1,369 @@
+//! A year of events from a real broker to a warehouse, with kills on the way: after each checkpoint
+//! every sink equals what DuckDB answers over the events themselves. `make soak` plays
+//! [`feed::YEAR_EVENTS`], `make test` a week of them; `EVERWHEN_SEED` sets the seed, `EVERWHEN_SCALE`
+//! the number of events.
+
+mod feed;
+mod model;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use everwhen_tests::kafka::{Broker, Record, Sender, produce};
+use everwhen_tests::process::{Process, Server, start_projector};
+use everwhen_tests::{one_at_a_time, seed, soak};
+use feed::{BEGIN, DAY, Event, Feed, MINUTE, SECOND, STATIONS, Says, TOPICS, YEAR_EVENTS, text};
+use model::Model;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use rusqlite::{Connection, OpenFlags};
+use serde_json::Value;
+
+const PARTITIONS: i32 = 3;
+/// How long is waited for what was produced to be in and delivered.
+const PATIENCE: Duration = Duration::from_secs(1_800);
+const PEAK_MIB_MAX: u64 = 1_536;
+/// What 99 of 100 single events take at most from the producer to the sink, in a release build.
+const LATE_P99_MAX: Duration = Duration::from_millis(100);
+
+const MODEL: &str = "
+CREATE STREAM readings FROM KAFKA (brokers = '${brokers}', topic = 'readings')
+FORMAT JSON (kind TEXT, id TEXT, station TEXT, temp INT, at TIMESTAMPTZ);
+CREATE MAPPING reading_put ON readings AS PUT INTO readings
+SELECT station AS _id, temp, at AS _valid_from, id AS _event_id WHERE kind = 'put';
+CREATE MAPPING reading_gone ON readings AS RETRACT FROM readings
+SELECT id AS _event_id WHERE kind = 'gone';
+
+CREATE STREAM trips FROM KAFKA (brokers = '${brokers}', topic = 'trips')
+FORMAT JSON (kind TEXT, id TEXT, trip TEXT, station TEXT, operator TEXT, n INT, at TIMESTAMPTZ);
+CREATE MAPPING trip_put ON trips AS PUT INTO trips
+SELECT id AS _id, station, operator, n, at AS departs, at AS _valid_from, id AS _event_id
+WHERE kind = 'put';
+CREATE MAPPING trip_gone ON trips AS RETRACT FROM trips SELECT id AS _event_id WHERE kind = 'gone';
+CREATE MAPPING trip_cancelled ON trips AS DELETE FROM trips
+SELECT trip AS _id, at AS _valid_from, id AS _event_id WHERE kind = 'cancel';
+
+CREATE STREAM leases FROM KAFKA (brokers = '${brokers}', topic = 'leases')
+FORMAT JSON (kind TEXT, id TEXT, holder TEXT, gear TEXT, starts TIMESTAMPTZ, ends TIMESTAMPTZ);
+CREATE MAPPING lease_put ON leases AS PUT INTO leases
+SELECT id AS _id, holder, starts AS _valid_from, ends AS _valid_to, id AS _event_id WHERE kind = 'put';
+CREATE MAPPING lease_gone ON leases AS RETRACT FROM leases SELECT id AS _event_id WHERE kind = 'gone';
+CREATE MAPPING gear_put ON leases AS PUT INTO gear
+SELECT holder AS _id, gear, starts AS _valid_from, ends AS _valid_to, id AS _event_id WHERE kind = 'put';
+CREATE MAPPING gear_gone ON leases AS RETRACT FROM gear SELECT id AS _event_id WHERE kind = 'gone';
+
+CREATE STREAM operators FROM KAFKA (brokers = '${brokers}', topic = 'operators')
+FORMAT JSON (kind TEXT, id TEXT, operator TEXT, name TEXT, at TIMESTAMPTZ);
+CREATE MAPPING operator_put ON operators AS PUT INTO operators
+SELECT operator AS _id, name, at AS _valid_from, id AS _event_id WHERE kind = 'put';
+CREATE MAPPING operator_gone ON operators AS RETRACT FROM operators
+SELECT id AS _event_id WHERE kind = 'gone';
+
+CREATE PROJECTION departures KEY (id) INTO warehouse.departures AS
+SELECT t._id AS id, t._valid_from AS departed, t.station, r.temp, g.gear, k.gear AS kit
+FROM trips FOR ALL VALID_TIME AS t
+LEFT JOIN readings FOR VALID_TIME AS OF t._valid_from AS r ON r._id = t.station
+LEFT JOIN gear FOR VALID_TIME AS OF t._valid_from AS g ON g._id = t._id
+LEFT JOIN gear FOR VALID_TIME AS OF t._valid_from AS k ON k._id = t.station;
+CREATE PROJECTION names KEY (id) INTO warehouse.names AS
+SELECT t._id AS id, o.name FROM trips AS t LEFT JOIN operators AS o ON o._id = t.operator;
+CREATE PROJECTION days KEY (day) INTO warehouse.days AS
+SELECT date_trunc('day', departs) AS day, count(*) AS trips, sum(n) AS people
+FROM trips GROUP BY date_trunc('day', departs);
+CREATE PROJECTION best KEY (id) INTO warehouse.best AS
+SELECT id, station, n, place FROM (SELECT _id AS id, station, n,
+row_number() OVER (PARTITION BY station ORDER BY n DESC, _id) AS place FROM trips) AS placed
+WHERE place <= 3;
+CREATE PROJECTION top KEY (id) INTO warehouse.top AS
+SELECT _id AS id, n FROM trips ORDER BY n DESC, _id LIMIT 3;
+CREATE PROJECTION bare KEY (id) INTO warehouse.bare AS
+SELECT t._id AS id, t.station FROM trips FOR ALL VALID_TIME AS t
+WHERE NOT EXISTS (SELECT 1 FROM leases FOR VALID_TIME AS OF t._valid_from AS l
+WHERE l.holder = t._id);
+";
+
+/// How much is played.
+struct Extent {
+    events: usize,
+    checkpoints: i64,
+    kills: usize,
+    /// Single events that are timed, of each kind.
+    singles: usize,
+}
+
+impl Extent {
+    fn of_this_run() -> Self {
+        let asked = std::env::var("EVERWHEN_SCALE").ok().and_then(|text| text.parse().ok());
+        let mut extent = match soak() {
+            0 | 1 => Self { events: YEAR_EVENTS / 55, checkpoints: 3, kills: 2, singles: 20 },
+            _ => Self { events: YEAR_EVENTS, checkpoints: 10, kills: 5, singles: 200 },
+        };
+        extent.events = asked.unwrap_or(extent.events);
+        extent
+    }
+}
+
+/// All processes of the line.
+struct Line {
+    broker: Broker,
+    server: Server,
+    projector: Process,
+    dir: tempfile::TempDir,
+    clock: String,
+    /// Records of each topic so far.
+    produced: [i64; TOPICS.len()],
+    peak: u64,
+}
+
+impl Line {
+    async fn start() -> Result<Self> {
+        let broker = Broker::start()?;
+        for topic in TOPICS {
+            broker.create_topic(topic.name(), PARTITIONS, &[]).await?;
+        }
+        let dir = tempfile::tempdir()?;
+        let clock = text(BEGIN);
+        let server = Server::start(&dir.path().join("data"), Some(&clock)).await?;
+        server.client.script(&MODEL.replace("${brokers}", &broker.bootstrap())).await?;
+        let projector = projector(&server, dir.path())?;
+        Ok(Self { broker, server, projector, dir, clock, produced: [0; TOPICS.len()], peak: 0 })
+    }
+
+    fn warehouse(&self) -> PathBuf {
+        self.dir.path().join("warehouse.db")
+    }
+
+    async fn set_clock(&mut self, at: i64) -> Result<()> {
+        self.clock = text(at);
+        self.server.client.set_clock(&self.clock).await
+    }
+
+    /// Ends the server or the projector with SIGKILL and starts it again.
+    async fn kill(&mut self, server: bool) -> Result<()> {
+        self.note_peak()?;
+        if server {
+            self.server.kill();
+            let data = self.dir.path().join("data");
+            self.server = Server::start(&data, Some(&self.clock)).await?;
+        }
+        // The projector, which is stateless, has to be told the server's new address too.
+        self.projector.kill();
+        self.projector = projector(&self.server, self.dir.path())?;
+        Ok(())
+    }
+
+    fn note_peak(&mut self) -> Result<()> {
+        self.peak = self.peak.max(self.server.peak_memory()?);
+        Ok(())
+    }
+
+    /// Produces events, each event id in its order, and kills on the way.
+    async fn produce(&mut self, events: &[Event], kills: &[(bool, Duration)]) -> Result<()> {
+        let mut topics = Vec::new();
+        for (topic, produced) in TOPICS.into_iter().zip(&mut self.produced) {
+            let own = events.iter().filter(|event| event.says.topic() == topic);
+            let records: Vec<Record> = own.map(record).collect();
+            *produced += i64::try_from(records.len())?;
+            topics.push((topic.name(), records));
+        }
+        let bootstrap = self.broker.bootstrap();
+        let producing = tokio::task::spawn_blocking(move || {
+            topics.iter().try_for_each(|(topic, records)| produce(&bootstrap, topic, records))
+        });
+        for (server, after) in kills {
+            tokio::time::sleep(*after).await;
+            self.kill(*server).await?;
+        }
+        producing.await?
+    }
+
+    /// Waits until all that was produced is in and delivered, also what the clock changed.
+    async fn settle(&mut self) -> Result<()> {
+        for (topic, produced) in TOPICS.into_iter().zip(self.produced) {
+            let read = format!(
+                "SELECT coalesce(sum(next_offset), 0) FROM everwhen.streams WHERE stream = '{}'",
+                topic.name()
+            );
+            self.until(&read, |rows| rows[0][0].as_i64() >= Some(produced)).await?;
+        }
+        let behind = "SELECT projection, state, error FROM everwhen.projections WHERE state <> 'live' \
+             OR delivered_tx < latest_tx OR delivered_now IS NULL OR delivered_now < now()";
+        self.until(behind, |rows| rows.is_empty()).await?;
+        let letters = self.server.client.rows("SELECT reason FROM everwhen.dead_letters").await?;
+        ensure!(letters.is_empty(), "dead letters: {letters:?}");
+        let held = self.server.client.rows("SELECT * FROM everwhen.projection_errors").await?;
+        ensure!(held.is_empty(), "held keys: {held:?}");
+        Ok(())
+    }
+
+    async fn until(&mut self, sql: &str, done: impl Fn(&[Vec<Value>]) -> bool) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let rows = self.server.client.rows(sql).await;
+            match &rows {
+                Ok(rows) if done(rows) => return Ok(()),
+                Err(error) if !self.server.is_running() => {
+                    bail!("the server has ended: {error}\n{}", self.server.log_text())
+                }
+                _ if Instant::now() > deadline => {
+                    bail!("{sql} answers {rows:?} after {PATIENCE:?}")
+                }
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
+}
+
+fn projector(server: &Server, dir: &Path) -> Result<Process> {
+    let path = dir.join("warehouse.db");
+    let config = format!("[sinks.warehouse]\ntype = \"sqlite\"\npath = \"{}\"\n", path.display());
+    start_projector(&server.grpc, &config, dir, "projector")
+}
+
+fn record(event: &Event) -> Record {
+    let partition = i32::try_from(event.number % 3).unwrap_or(0) % PARTITIONS;
+    Record {
+        partition,
+        key: Some(event.id()),
+        value: event.json().into_bytes(),
+        timestamp_ms: None,
+    }
+}
+
+/// Draws after which checkpoint's events which process is killed, and when.
+fn kills(extent: &Extent, random: &mut StdRng) -> Vec<(i64, bool, Duration)> {
+    let longest = if soak() > 1 { 8_000 } else { 800 };
+    let draw = |n: usize| {
+        let after = Duration::from_millis(random.random_range(20..longest));
+        (random.random_range(1..=extent.checkpoints), n % 2 == 0, after)
+    };
+    (0..extent.kills).map(draw).collect()
+}
+
+async fn play(extent: Extent) -> Result<()> {
+    let seed = seed();
+    let mut random = StdRng::seed_from_u64(seed);
+    let feed = Feed::new(seed, extent.events);
+    println!("pipeline: seed {seed}, {} events", feed.events.len());
+    let kills = kills(&extent, &mut random);
+    let mut line = Line::start().await?;
+    let mut model = Model::start()?;
+    let mut rest = feed.events.as_slice();
+    for checkpoint in 1..=extent.checkpoints {
+        let now = BEGIN + (feed.end - BEGIN) / extent.checkpoints * checkpoint;
+        let last = checkpoint == extent.checkpoints;
+        let now = if last { feed.end } else { now };
+        let (part, later) = rest.split_at(rest.partition_point(|event| event.arrival <= now));
+        rest = later;
+        // What was ahead of the clock comes into force, together with what arrives.
+        line.set_clock(now).await?;
+        let started = Instant::now();
+        let own: Vec<(bool, Duration)> = kills
+            .iter()
+            .filter(|(of, ..)| *of == checkpoint)
+            .map(|(_, server, after)| (*server, *after))
+            .collect();
+        line.produce(part, &own).await?;
+        line.settle().await?;
+        let took = started.elapsed().as_secs_f64();
+        model.tell(part, line.dir.path())?;
+        let sink = line.warehouse();
+        let rows = model
+            .check(&sink, now)
+            .with_context(|| format!("seed {seed}, checkpoint {checkpoint} at {}", line.clock))?;
+        line.note_peak()?;
+        println!(
+            "pipeline: checkpoint {checkpoint}: {} events and {} kills in {took:.1} s, {rows} rows right, \
+             peak {} MiB",
+            part.len(),
+            own.len(),
+            line.peak >> 20
+        );
+    }
+    ensure!(rest.is_empty(), "{} events never arrived", rest.len());
+    let now = feed.end + 3 * DAY;
+    line.set_clock(now).await?;
+    line.settle().await?;
+    let sink = line.warehouse();
+    let rows = model.check(&sink, now).context("after three days without events")?;
+    println!("pipeline: three days without events: {rows} rows right");
+
+    let times = singles(&mut line, &mut model, &feed, extent.singles).await?;
+    line.settle().await?;
+    model.check(&sink, now).context("after single events")?;
+    line.note_peak()?;
+    println!("pipeline: peak {} MiB, goal {PEAK_MIB_MAX} MiB", line.peak >> 20);
+    line.server.stop()?;
+    ensure!(line.peak >> 20 <= PEAK_MIB_MAX, "peak {} MiB", line.peak >> 20);
+    let p99 = times[times.len() * 99 / 100];
+    let timed = soak() > 1 && !cfg!(debug_assertions);
+    ensure!(!timed || p99 <= LATE_P99_MAX, "a single event in a hundred takes {p99:?}");
+    Ok(())
+}
+
+/// Times late trips, and late readings that change them, one by one from the producer to the row in
+/// the sink. Returns the times in order.
+async fn singles(
+    line: &mut Line,
+    model: &mut Model,
+    feed: &Feed,
+    count: usize,
+) -> Result<Vec<Duration>> {
+    let sender = Sender::new(&line.broker.bootstrap())?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let sink = Connection::open_with_flags(line.warehouse(), flags)?;
+    sink.busy_timeout(Duration::from_secs(5))?;
+    let minutes = usize::try_from((feed.end - BEGIN) / MINUTE)?;
+    let first = feed.events.len();
+    let (mut trips, mut readings, mut told) = (Vec::new(), Vec::new(), Vec::new());
+    for n in 0..count {
+        // A prime step, so that no two are of one minute.
+        let at = BEGIN + i64::try_from((n + 1) * 7_919 % minutes)? * MINUTE;
+        let (number, station) = (first + n, n % STATIONS);
+        let temp = 100_000 + i64::try_from(n)?;
+        let trip = Says::Trip { station, operator: 0, n: 1, at };
+        let reading = Says::Reading { station, temp, at: at - SECOND / 2 };
+        let arrival = feed.end;
+        for (says, times) in [(trip, &mut trips), (reading, &mut readings)] {
+            let event = Event { arrival, number, says };
+            let started = Instant::now();
+            sender.send(event.says.topic().name(), &record(&event))?;
+            arrived(&sink, number, matches!(event.says, Says::Reading { .. }).then_some(temp))?;
+            times.push(started.elapsed());
+            let topic = TOPICS.iter().position(|topic| *topic == event.says.topic());
+            line.produced[topic.context("every event has a topic")?] += 1;
+            told.push(event);
+        }
+    }
+    model.tell(&told, line.dir.path())?;
+    for (what, times) in [("late trip", &mut trips), ("late reading", &mut readings)] {
+        times.sort_unstable();
+        println!(
+            "pipeline: {what}, from the producer to the sink: p50 {:.1?}, p99 {:.1?}",
+            times[times.len() / 2],
+            times[times.len() * 99 / 100]
+        );
+    }
+    trips.extend(readings);
+    trips.sort_unstable();
+    Ok(trips)
+}
+
+/// Waits until a trip is in the sink, with a temperature if one is given.
+fn arrived(sink: &Connection, number: usize, temp: Option<i64>) -> Result<()> {
+    let sql = "SELECT count(*) FROM departures WHERE id = ?1 AND (?2 IS NULL OR temp = ?2)";
+    let mut found = sink.prepare(sql)?;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while found.query_row((format!("t{number}"), temp), |row| row.get::<_, i64>(0))? == 0 {
+        ensure!(Instant::now() < deadline, "trip {number} with {temp:?} is not in the sink");
+        std::thread::sleep(Duration::from_micros(300));
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_year_of_events_ends_in_the_tables_that_duckdb_finds() {
+    let _turn = one_at_a_time();
+    play(Extent::of_this_run()).await.unwrap();
+}
