@@ -21,7 +21,7 @@ test: ## Runs all tests, with a real Kafka broker, the BigQuery emulator, an S3 
 	cargo build --locked --bin everwhen
 	cargo test --locked --workspace
 
-soak: ## Runs the seeded suites for longer (EVERWHEN_HISTORIES, EVERWHEN_SEED)
+soak: ## Runs the seeded suites for longer (EVERWHEN_HISTORIES, EVERWHEN_SEED, EVERWHEN_SCALE)
 	@scripts/setup test
 	cargo build --locked --bin everwhen
 	EVERWHEN_SOAK=$${EVERWHEN_SOAK:-10} cargo test --locked --workspace --lib -- fuzz --nocapture

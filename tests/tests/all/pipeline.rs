@@ -6,6 +6,7 @@
 mod feed;
 mod model;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,11 +19,14 @@ use model::Model;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use rusqlite::{Connection, OpenFlags};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const PARTITIONS: i32 = 3;
 /// How long is waited for what was produced to be in and delivered.
 const PATIENCE: Duration = Duration::from_secs(1_800);
+/// Address space of the server: beyond its goal, so that the figure is known, but not all of the
+/// machine's memory.
+const ADDRESS_SPACE_KIB: u64 = 8 << 20;
 const PEAK_MIB_MAX: u64 = 1_536;
 /// What 99 of 100 single events take at most from the producer to the sink, in a release build.
 const LATE_P99_MAX: Duration = Duration::from_millis(100);
@@ -88,7 +92,7 @@ struct Extent {
     events: usize,
     checkpoints: i64,
     kills: usize,
-    /// Single events that are timed, of each kind.
+    /// Single events that are timed, of each kind and way.
     singles: usize,
 }
 
@@ -96,8 +100,8 @@ impl Extent {
     fn of_this_run() -> Self {
         let asked = std::env::var("EVERWHEN_SCALE").ok().and_then(|text| text.parse().ok());
         let mut extent = match soak() {
-            0 | 1 => Self { events: YEAR_EVENTS / 55, checkpoints: 3, kills: 2, singles: 20 },
-            _ => Self { events: YEAR_EVENTS, checkpoints: 10, kills: 5, singles: 200 },
+            0 | 1 => Self { events: YEAR_EVENTS / 55, checkpoints: 3, kills: 2, singles: 10 },
+            _ => Self { events: YEAR_EVENTS, checkpoints: 10, kills: 5, singles: 100 },
         };
         extent.events = asked.unwrap_or(extent.events);
         extent
@@ -124,7 +128,7 @@ impl Line {
         }
         let dir = tempfile::tempdir()?;
         let clock = text(BEGIN);
-        let server = Server::start(&dir.path().join("data"), Some(&clock)).await?;
+        let server = start_server(dir.path(), &clock).await?;
         server.client.script(&MODEL.replace("${brokers}", &broker.bootstrap())).await?;
         let projector = projector(&server, dir.path())?;
         Ok(Self { broker, server, projector, dir, clock, produced: [0; TOPICS.len()], peak: 0 })
@@ -144,8 +148,7 @@ impl Line {
         self.note_peak()?;
         if server {
             self.server.kill();
-            let data = self.dir.path().join("data");
-            self.server = Server::start(&data, Some(&self.clock)).await?;
+            self.server = start_server(self.dir.path(), &self.clock).await?;
         }
         // The projector, which is stateless, has to be told the server's new address too.
         self.projector.kill();
@@ -176,6 +179,24 @@ impl Line {
             self.kill(*server).await?;
         }
         producing.await?
+    }
+
+    /// Sends one event to its topic.
+    fn send(&mut self, sender: &Sender, event: &Event) -> Result<()> {
+        let topic = event.says.topic();
+        for (of, produced) in TOPICS.into_iter().zip(&mut self.produced) {
+            *produced += i64::from(of == topic);
+        }
+        sender.send(topic.name(), &record(event))
+    }
+
+    /// Posts one event to its stream.
+    async fn post(&self, event: &Event) -> Result<()> {
+        let value: Value = serde_json::from_str(&event.json())?;
+        let events = json!({"stream": event.says.topic().name(), "events": [{"value": value}]});
+        let answer = self.server.client.post("/v1/events", &events).await?;
+        ensure!(answer.status == 200, "events answered {}: {}", answer.status, answer.body);
+        Ok(())
     }
 
     /// Waits until all that was produced is in and delivered, also what the clock changed.
@@ -215,6 +236,10 @@ impl Line {
     }
 }
 
+async fn start_server(dir: &Path, clock: &str) -> Result<Server> {
+    Server::start_within(&dir.join("data"), Some(clock), &[], ADDRESS_SPACE_KIB).await
+}
+
 fn projector(server: &Server, dir: &Path) -> Result<Process> {
     let path = dir.join("warehouse.db");
     let config = format!("[sinks.warehouse]\ntype = \"sqlite\"\npath = \"{}\"\n", path.display());
@@ -236,7 +261,7 @@ fn kills(extent: &Extent, random: &mut StdRng) -> Vec<(i64, bool, Duration)> {
     let longest = if soak() > 1 { 8_000 } else { 800 };
     let draw = |n: usize| {
         let after = Duration::from_millis(random.random_range(20..longest));
-        (random.random_range(1..=extent.checkpoints), n % 2 == 0, after)
+        (random.random_range(1..=extent.checkpoints), n.is_multiple_of(2), after)
     };
     (0..extent.kills).map(draw).collect()
 }
@@ -302,8 +327,8 @@ async fn play(extent: Extent) -> Result<()> {
     Ok(())
 }
 
-/// Times late trips, and late readings that change them, one by one from the producer to the row in
-/// the sink. Returns the times in order.
+/// Sends late trips, and late readings that change them, one by one, and times each until its row is in
+/// the sink: by the topic and by `POST /v1/events` in turn. Returns the times in order.
 async fn singles(
     line: &mut Line,
     model: &mut Model,
@@ -315,39 +340,43 @@ async fn singles(
     let sink = Connection::open_with_flags(line.warehouse(), flags)?;
     sink.busy_timeout(Duration::from_secs(5))?;
     let minutes = usize::try_from((feed.end - BEGIN) / MINUTE)?;
-    let first = feed.events.len();
-    let (mut trips, mut readings, mut told) = (Vec::new(), Vec::new(), Vec::new());
-    for n in 0..count {
+    let mut told = Vec::new();
+    let mut times: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
+    for n in 0..2 * count {
         // A prime step, so that no two are of one minute.
         let at = BEGIN + i64::try_from((n + 1) * 7_919 % minutes)? * MINUTE;
-        let (number, station) = (first + n, n % STATIONS);
+        let (number, station) = (feed.events.len() + n, n % STATIONS);
         let temp = 100_000 + i64::try_from(n)?;
         let trip = Says::Trip { station, operator: 0, n: 1, at };
         let reading = Says::Reading { station, temp, at: at - SECOND / 2 };
-        let arrival = feed.end;
-        for (says, times) in [(trip, &mut trips), (reading, &mut readings)] {
-            let event = Event { arrival, number, says };
+        for (says, of, temp) in [(trip, "trip", None), (reading, "reading", Some(temp))] {
+            let event = Event { arrival: feed.end, number, says };
             let started = Instant::now();
-            sender.send(event.says.topic().name(), &record(&event))?;
-            arrived(&sink, number, matches!(event.says, Says::Reading { .. }).then_some(temp))?;
-            times.push(started.elapsed());
-            let topic = TOPICS.iter().position(|topic| *topic == event.says.topic());
-            line.produced[topic.context("every event has a topic")?] += 1;
+            if n % 2 == 0 {
+                line.send(&sender, &event)?;
+            } else {
+                line.post(&event).await?;
+            }
+            arrived(&sink, number, temp)?;
+            let way = match (of, n % 2) {
+                ("trip", 0) => "trip by the topic",
+                ("trip", _) => "trip by POST",
+                (_, 0) => "reading by the topic",
+                _ => "reading by POST",
+            };
+            times.entry(way).or_default().push(started.elapsed());
             told.push(event);
         }
     }
     model.tell(&told, line.dir.path())?;
-    for (what, times) in [("late trip", &mut trips), ("late reading", &mut readings)] {
+    for (way, times) in &mut times {
         times.sort_unstable();
-        println!(
-            "pipeline: {what}, from the producer to the sink: p50 {:.1?}, p99 {:.1?}",
-            times[times.len() / 2],
-            times[times.len() * 99 / 100]
-        );
+        let (middle, late) = (times[times.len() / 2], times[times.len() * 99 / 100]);
+        println!("pipeline: late {way}, until its row is there: p50 {middle:.1?}, p99 {late:.1?}");
     }
-    trips.extend(readings);
-    trips.sort_unstable();
-    Ok(trips)
+    let mut all: Vec<Duration> = times.into_values().flatten().collect();
+    all.sort_unstable();
+    Ok(all)
 }
 
 /// Waits until a trip is in the sink, with a temperature if one is given.
