@@ -20,10 +20,8 @@ use serde_json::json;
 const ADDRESS_SPACE_KIB: u64 = 4 << 20;
 /// Rows of a soak.
 const SOAKED: usize = 1_000_000;
-/// Rows of the tests of one key in `make test`, and versions and facts of its upload: today the pairs of
-/// facts and versions of a key are held at once. 3,000 of each take 760 MiB, 5,000 take 1,900 MiB, and
-/// 12,000 end the server; so a tenth of a soak, and 12,000, are left to the soak.
-const ONE_KEY_TESTED: usize = 2_000;
+/// Versions and facts of an upload onto a hot key.
+const HOT: usize = 12_000;
 /// Late versions that are timed one by one.
 const TRIES: usize = 20;
 const FIRST_LOAD_MAX: Duration = Duration::from_secs(60);
@@ -38,11 +36,6 @@ const PATIENCE: Duration = Duration::from_secs(600);
 fn rows() -> usize {
     let asked = std::env::var("EVERWHEN_SCALE").ok().and_then(|text| text.parse().ok());
     asked.unwrap_or(if soak() > 1 { SOAKED } else { SOAKED / 10 })
-}
-
-/// Returns the rows of this run that are of one key.
-fn rows_of_one_key() -> usize {
-    if soak() > 1 { rows() } else { rows().min(ONE_KEY_TESTED) }
 }
 
 /// Gathers what is measured; what misses its goal fails the test at the end, when all is known.
@@ -110,8 +103,7 @@ async fn fan_out(name: &'static str, shape: Shape, feed: Feed) -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn facts_of_one_key_with_many_versions() {
     let _turn = one_at_a_time();
-    let rows = rows_of_one_key();
-    let shape = Shape { keys: 1, versions: rows, facts: rows, step: HOUR };
+    let shape = Shape { keys: 1, versions: rows(), facts: rows(), step: HOUR };
     fan_out("one key", shape, Feed::Tables).await.unwrap();
 }
 
@@ -125,8 +117,7 @@ async fn facts_of_many_keys_with_ten_versions() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_of_one_key_with_many_versions() {
     let _turn = one_at_a_time();
-    let rows = rows_of_one_key();
-    let shape = Shape { keys: 1, versions: rows, facts: rows, step: HOUR };
+    let shape = Shape { keys: 1, versions: rows(), facts: rows(), step: HOUR };
     fan_out("one key, events", shape, Feed::Events).await.unwrap();
 }
 
@@ -135,18 +126,17 @@ async fn events_of_one_key_with_many_versions() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_onto_a_hot_key_leaves_the_server_up() {
     let _turn = one_at_a_time();
-    let hot = rows_of_one_key().min(12_000);
-    let shape = Shape { keys: 1, versions: hot, facts: 1, step: HOUR };
+    let shape = Shape { keys: 1, versions: HOT, facts: 1, step: HOUR };
     let mut set = Fanout::load(shape, Feed::Events, seed(), ADDRESS_SPACE_KIB).await.unwrap();
     set.project(PATIENCE).await.unwrap();
-    let took = set.upload(hot, PATIENCE).await.unwrap();
-    println!("hot key: upload of {hot} facts: {took:.3?}, peak {} MiB", set.peak_mib().unwrap());
+    let took = set.upload(HOT, PATIENCE).await.unwrap();
+    println!("hot key: upload of {HOT} facts: {took:.3?}, peak {} MiB", set.peak_mib().unwrap());
     set.check().unwrap();
     set.restart().await.unwrap();
-    let took = set.upload(hot, PATIENCE).await.unwrap();
+    let took = set.upload(HOT, PATIENCE).await.unwrap();
     println!("hot key: the next after a kill: {took:.3?}, peak {} MiB", set.peak_mib().unwrap());
     set.late_at_once(50, PATIENCE).await.unwrap();
-    assert_eq!(set.check().unwrap(), u64::try_from(2 * hot + 1).unwrap());
+    assert_eq!(set.check().unwrap(), u64::try_from(2 * HOT + 1).unwrap());
     set.server.stop().unwrap();
 }
 
