@@ -1,6 +1,6 @@
 //! The figures of docs/performance.md: ratios measured side by side in one run (`make bench`).
 //!
-//! `everwhen-bench [point|deep|bytes|copies|backfill|drain|fanout|freshness|operators|slices|tpch|remote|restart]..`; all of them without an argument.
+//! `everwhen-bench [point|deep|bytes|copies|backfill|drain|fanout|freshness|groups|operators|slices|tpch|remote|restart]..`; all of them without an argument.
 //! Build it in release.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a benchmark that cannot go on panics")]
@@ -16,6 +16,7 @@ mod drain;
 mod fanout;
 mod fixture;
 mod freshness;
+mod groups;
 mod operators;
 mod peers;
 mod point;
@@ -58,6 +59,9 @@ async fn main() {
     }
     if wants("freshness") {
         freshness::run(&mut report).await;
+    }
+    if wants("groups") {
+        groups::run(&mut report).await;
     }
     if wants("operators") {
         operators::run(&mut report).await;

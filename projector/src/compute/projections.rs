@@ -250,6 +250,7 @@ impl Projections {
 
     /// Computes one projection's steps until it ends.
     async fn follow(self: Arc<Self>, projection: Arc<Projection>, end: CancellationToken) {
+        self.complete_indexes(&projection).await;
         let mut commits = self.store.watch_tx();
         let mut ticks = tokio::time::interval(self.options.poll);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -265,6 +266,31 @@ impl Projections {
                 _ = ticks.tick() => {}
             }
         }
+    }
+
+    /// Makes indexes that a projection of an earlier version of the server was made without.
+    async fn complete_indexes(self: &Arc<Self>, projection: &Arc<Projection>) {
+        let (this, of) = (Arc::clone(self), Arc::clone(projection));
+        let made = tokio::task::spawn_blocking(move || -> Result<()> {
+            let definitions = this.store.definitions();
+            let program = of.program(&this.store, &definitions)?;
+            this.make_indexes(&program, &definitions)
+        });
+        if let Ok(Err(error)) = made.await {
+            let name = &projection.name;
+            tracing::warn!(projection = name, %error, "an index of a projection was not made");
+        }
+    }
+
+    /// Makes the indexes that restricted evaluation asks for and that are not there.
+    fn make_indexes(&self, program: &Program, definitions: &Definitions) -> Result<()> {
+        for (table, columns) in program.indexes() {
+            if definitions.index_on(table, &columns).is_none() {
+                let id = IndexId(definitions.next_index);
+                self.store.ensure_index(IndexDef { id, table, columns, ready: false })?;
+            }
+        }
+        Ok(())
     }
 
     /// Computes one step. Where it takes its time that is noted, so that the next process knows of it should
@@ -365,10 +391,7 @@ impl Projections {
         let program = self.program_of(&definitions, statement)?;
         let several = self.store.tenants().iter().any(|tenant| *tenant != Tenant::default());
         let body = Body::new(statement, program.columns.clone(), several)?;
-        for (table, columns) in program.indexes() {
-            let id = IndexId(definitions.next_index);
-            self.store.ensure_index(IndexDef { id, table, columns, ready: false })?;
-        }
+        self.make_indexes(&program, &definitions)?;
         let body = serde_json::to_value(&body)
             .map_err(|error| Error::internal(format!("a definition is JSON: {error}")))?;
         Ok(vec![DefinitionChange::Put(Definition {
