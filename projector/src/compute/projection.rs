@@ -66,6 +66,8 @@ struct Shared {
     first_chunk: Option<(u64, Arc<Vec<RowChange>>)>,
     /// Keeps what a load reads between its parts.
     pin: Option<Hold>,
+    /// So many times is what a step reads halved, since more did not fit in memory.
+    halved: u32,
 }
 
 struct Failure {
@@ -190,6 +192,7 @@ impl Projection {
                 boundary_known: false,
                 first_chunk: None,
                 pin,
+                halved: 0,
             }),
             offered: Notify::new(),
             wake: Notify::new(),
@@ -355,10 +358,23 @@ impl Projection {
         if !self.is_due(latest, monotonic) {
             return Ok(false);
         }
-        let result = self.advance_to(tools, latest);
+        let mut result = self.advance_to(tools, latest);
+        // What does not fit in memory may in smaller steps, down to single transactions.
+        while let Err(Error::TooLarge { .. }) = &result {
+            let mut shared = self.shared.lock();
+            if shared.state.delivered.is_none() || tools.records_max >> shared.halved <= 1 {
+                break;
+            }
+            shared.halved += 3;
+            drop(shared);
+            result = self.advance_to(tools, latest);
+        }
         let mut shared = self.shared.lock();
         match &result {
-            Ok(_) => shared.failure = None,
+            Ok(_) => {
+                shared.failure = None;
+                shared.halved = shared.halved.saturating_sub(1);
+            }
             Err(error) => {
                 let text = error.to_string();
                 if shared.failure.as_ref().is_none_or(|failure| failure.text != text) {
@@ -372,9 +388,10 @@ impl Projection {
     }
 
     fn advance_to(&self, tools: &Tools<'_>, latest: Basis) -> Result<bool> {
-        let (state, held, known) = {
+        let (state, held, known, halved) = {
             let shared = self.shared.lock();
-            (shared.state.clone(), Arc::clone(&shared.held), Arc::clone(&shared.known))
+            let known = Arc::clone(&shared.known);
+            (shared.state.clone(), Arc::clone(&shared.held), known, shared.halved)
         };
         let load = match (&state.load, state.delivered) {
             (Some(load), _) => Some(load.clone()),
@@ -397,7 +414,7 @@ impl Projection {
             known: &known,
             full: tools.full,
             memory: tools.memory,
-            records_max: tools.records_max,
+            records_max: (tools.records_max >> halved).max(1),
             load_rows: tools.load_rows,
         };
         let mut chunks = ChunkWriter::new(self, tools, &state);

@@ -27,6 +27,8 @@ use super::projection::{Chunk, Projection, ProjectionStatus, Tools, forget};
 use super::zset::ZSet;
 use crate::error::{Error, Result};
 
+/// Steps that are computed at one time, beside one load.
+const STEPS_MAX: usize = 8;
 /// A step that takes longer is noted while it runs.
 const LONG_STEP: Duration = Duration::from_millis(300);
 
@@ -122,6 +124,8 @@ pub struct Projections {
     memory: Memory,
     /// One load is computed at a time, so that late events never wait for several.
     loads: Semaphore,
+    /// So many steps are computed at a time, as each has parts of its own in memory.
+    steps: Semaphore,
     defined: Mutex<Defined>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -149,6 +153,7 @@ impl Projections {
             full: Full::new(),
             memory,
             loads: Semaphore::new(1),
+            steps: Semaphore::new(STEPS_MAX),
             defined: Mutex::new(Defined::default()),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -296,10 +301,8 @@ impl Projections {
     /// Computes one step. Where it takes its time that is noted, so that the next process knows of it should
     /// this one end.
     async fn advance_watched(self: &Arc<Self>, projection: &Arc<Projection>) {
-        let _turn = match projection.is_loading() {
-            true => self.loads.acquire().await.ok(),
-            false => None,
-        };
+        let turns = if projection.is_loading() { &self.loads } else { &self.steps };
+        let _turn = turns.acquire().await;
         let (this, of) = (Arc::clone(self), Arc::clone(projection));
         let mut step = tokio::task::spawn_blocking(move || of.advance(&this.tools()));
         let mut is_noted = false;

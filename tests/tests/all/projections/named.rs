@@ -278,6 +278,26 @@ fn explain_says_what_is_found_by_index_and_what_is_read_whole() {
     assert!(text.contains("comparing full results"), "{text}");
 }
 
+/// What one step brings to a side of a join must be in memory together: here a tenth of it fits.
+#[test]
+fn what_does_not_fit_in_one_step_comes_in_several() {
+    let tables = presence();
+    let [presence, employee] = &tables;
+    let options = ProjectionOptions { memory_bytes_max: 40_000, ..Default::default() };
+    let mut rig = Rig::new(&tables, options);
+    rig.create_with(&AS_OF, &[("tenant_column", "none")], false);
+    let at = |n: i64| START + n * 40 * HOUR;
+    rig.write((0..50).map(|n| seen(presence, &format!("p{n}"), "ann", at(n))).collect());
+    rig.drain("report");
+    let chunks = rig.sinks["report"].chunks;
+    for n in 0..2_000 {
+        rig.write(vec![moved(employee, "ann", &format!("department {n}"), START + n * HOUR)]);
+    }
+    rig.drain("report");
+    check(&rig, "report");
+    assert!(rig.sinks["report"].chunks > chunks + 1, "it took several steps");
+}
+
 #[test]
 fn a_projection_whose_step_ended_two_processes_is_paused_until_it_is_resumed() {
     let tables = presence();
