@@ -127,6 +127,11 @@ impl<'t> VersionColumns<'t> {
         self.valid.len()
     }
 
+    /// True where there is none.
+    pub fn is_empty(&self) -> bool {
+        self.valid.is_empty()
+    }
+
     /// Adds a version where it lies.
     ///
     /// # Errors

@@ -84,7 +84,7 @@ impl Sorter {
         let runs = std::mem::take(&mut self.runs);
         let mut out = self.create()?;
         let mut merge = Merge::new(self.sources(runs)?)?;
-        while let Some((key, value)) = merge.next()? {
+        while let Some((key, value)) = merge.next_entry()? {
             write(&mut out, key, value).map_err(|source| io(&self.directory, source))?;
         }
         self.close(out)
@@ -207,7 +207,7 @@ impl Merge {
     ///
     /// # Errors
     /// Those of reading a file.
-    pub fn next(&mut self) -> Result<Option<(&[u8], &[u8])>> {
+    pub fn next_entry(&mut self) -> Result<Option<(&[u8], &[u8])>> {
         let Some(Reverse(head)) = self.heads.pop() else {
             self.last = None;
             return Ok(None);
@@ -238,7 +238,7 @@ mod tests {
         expected.sort_by(|a, b| a.0.cmp(&b.0));
         let mut merge = sorter.finish().unwrap();
         let mut found = Vec::new();
-        while let Some((key, value)) = merge.next().unwrap() {
+        while let Some((key, value)) = merge.next_entry().unwrap() {
             found.push((key.to_vec(), value.to_vec()));
         }
         assert_eq!(found, expected);

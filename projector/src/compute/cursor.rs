@@ -329,34 +329,6 @@ mod tests {
         assert_eq!(encode("p", &change).unwrap(), text.as_bytes());
         assert_eq!(decode::<RowChange>("p", text.as_bytes()).unwrap(), change);
 
-        let changes = [change, RowChange { row_json: "é".to_owned(), delete: true }];
-        let bytes = b"\x01\0\x07\0\0\0{\"a\":1}\x01\x02\0\0\0\xC3\xA9";
-        assert_eq!(encode_chunk(&changes).unwrap(), bytes);
-        assert_eq!(decode_chunk("p", bytes).unwrap(), changes);
-        let older = r#"[{"row_json":"x","delete":true}]"#;
-        let row = RowChange { row_json: "x".to_owned(), delete: true };
-        assert_eq!(decode_chunk("p", older.as_bytes()).unwrap(), [row]);
-        for cut in 2..bytes.len() - 1 {
-            let whole = decode_chunk("p", &bytes[..cut]);
-            assert!(whole.is_err() || whole.unwrap() == changes[..1], "{cut}");
-        }
-
-        let loading = Loading {
-            to: Delivered { tx: 9, now: 5 },
-            tenant: Some("t".to_owned()),
-            after: Some(vec![1, 2]),
-            tail: None,
-        };
-        let state = State { load: Some(loading), ..State::new(1, 2, "ab".to_owned()) };
-        let text = concat!(
-            r#"{"generation":1,"definition_tx":2,"incarnation":"ab","delivered":null,"next_change":1,"#,
-            r#""acked_change":0,"step":null,"load":{"to":{"tx":9,"now":5},"tenant":"t","after":[1,2],"tail":null}}"#
-        );
-        assert_eq!(encode("p", &state).unwrap(), text.as_bytes());
-        assert_eq!(decode::<State>("p", text.as_bytes()).unwrap(), state);
-        let attempt = Attempt { running: true, ended: 1 };
-        assert_eq!(encode("p", &attempt).unwrap(), br#"{"running":true,"ended":1}"#);
-
         let held = Held {
             tenant: "t".to_owned(),
             key: "[1]".to_owned(),
@@ -374,5 +346,40 @@ mod tests {
         assert_eq!(held_key("p", &tenant, "[1]"), b"p\0p\0qdefault\0[1]");
         assert_eq!(met_key("p", &tenant), b"p\0p\0tdefault");
         assert_eq!(attempt_key("p"), b"p\0p\0a");
+    }
+
+    #[test]
+    fn chunks_are_read_in_both_forms() {
+        let change = RowChange { row_json: "{\"a\":1}".to_owned(), delete: false };
+        let changes = [change, RowChange { row_json: "é".to_owned(), delete: true }];
+        let bytes = b"\x01\0\x07\0\0\0{\"a\":1}\x01\x02\0\0\0\xC3\xA9";
+        assert_eq!(encode_chunk(&changes).unwrap(), bytes);
+        assert_eq!(decode_chunk("p", bytes).unwrap(), changes);
+        let older = r#"[{"row_json":"x","delete":true}]"#;
+        let row = RowChange { row_json: "x".to_owned(), delete: true };
+        assert_eq!(decode_chunk("p", older.as_bytes()).unwrap(), [row]);
+        for cut in 2..bytes.len() - 1 {
+            let whole = decode_chunk("p", &bytes[..cut]);
+            assert!(whole.is_err() || whole.unwrap() == changes[..1], "{cut}");
+        }
+    }
+
+    #[test]
+    fn a_load_under_way_keeps_its_stored_form() {
+        let loading = Loading {
+            to: Delivered { tx: 9, now: 5 },
+            tenant: Some("t".to_owned()),
+            after: Some(vec![1, 2]),
+            tail: None,
+        };
+        let state = State { load: Some(loading), ..State::new(1, 2, "ab".to_owned()) };
+        let text = concat!(
+            r#"{"generation":1,"definition_tx":2,"incarnation":"ab","delivered":null,"next_change":1,"#,
+            r#""acked_change":0,"step":null,"load":{"to":{"tx":9,"now":5},"tenant":"t","after":[1,2],"tail":null}}"#
+        );
+        assert_eq!(encode("p", &state).unwrap(), text.as_bytes());
+        assert_eq!(decode::<State>("p", text.as_bytes()).unwrap(), state);
+        let attempt = Attempt { running: true, ended: 1 };
+        assert_eq!(encode("p", &attempt).unwrap(), br#"{"running":true,"ended":1}"#);
     }
 }

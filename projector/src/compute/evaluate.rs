@@ -8,11 +8,12 @@ use std::cell::Cell;
 
 use everwhen_storage::Definitions;
 
+use super::access::Access;
 use super::fault::truth_of;
 use super::node::{Join, JoinKind, Kind, Node, Output};
 use super::only::Only;
 use super::partners::Partners;
-use super::source::{Access, Reader};
+use super::source::Reader;
 use super::zset::{Each, ZSet};
 use crate::error::{Error, Result};
 

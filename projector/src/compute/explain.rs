@@ -6,11 +6,11 @@ use std::sync::Arc;
 use everwhen_query::table::{SystemClause, ValidClause};
 use everwhen_storage::{ColumnId, Definitions, IndexDef, IndexId, TableDef};
 
+use super::access::Access;
 use super::admit::{Program, Way};
 use super::evaluate::full_reads;
 use super::node::{Aggregate, Join, JoinKind, Kind, Node, Output, Scan};
 use super::residual::instant_column;
-use super::source::Access;
 
 /// Says how a projection is computed.
 pub fn text(program: &Program, definitions: &Definitions) -> String {

@@ -8,6 +8,7 @@
 //! It knows no sink and no wire format. Read next: [`node`] (the plan), [`delta`], [`projection`].
 //! The reasons are in `docs/decisions/0002-projections.md`.
 
+mod access;
 mod admit;
 mod aggregate;
 mod chunks;

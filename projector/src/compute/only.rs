@@ -19,13 +19,16 @@ pub struct Only {
     times: Option<Times>,
 }
 
+/// Microseconds, days or numbers: `(least, most)`, both inclusive.
+pub type Range = (i64, i64);
+
 /// Ranges of time for each tuple: wanted are rows that reach into one of them.
 #[derive(Debug, Clone)]
 pub struct Times {
     /// The column in which a row begins, and that in which it ends: of an instant the same.
     pub columns: (usize, usize),
-    /// By tuple, in order and apart: `(least, most)`, both inclusive.
-    pub ranges: Vec<Vec<(i64, i64)>>,
+    /// By tuple, in order and apart.
+    pub ranges: Vec<Vec<Range>>,
 }
 
 impl Only {
@@ -56,7 +59,7 @@ impl Only {
         columns: Vec<usize>,
         tuples: Vec<ArrayRef>,
         nulls: bool,
-        (time_columns, ranges): ((usize, usize), &[Option<(i64, i64)>]),
+        (time_columns, ranges): ((usize, usize), &[Option<Range>]),
     ) -> Result<Self> {
         let rows = if tuples.is_empty() { None } else { Some(key_bytes(&tuples)?) };
         let mut numbers: HashMap<&[u8], usize> = HashMap::new();

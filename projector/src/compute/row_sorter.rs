@@ -408,7 +408,7 @@ impl Merging {
     }
 
     fn next(&mut self) -> Result<Option<Written>> {
-        let Some((key, value)) = self.merge.next()? else { return Ok(None) };
+        let Some((key, value)) = self.merge.next_entry()? else { return Ok(None) };
         let short = || Error::internal("a written row is whole");
         let number = |at: usize| -> Result<i64> {
             let bytes = value.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());

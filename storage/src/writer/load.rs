@@ -133,7 +133,7 @@ impl Writer {
         for (family, sorter) in folding.elsewhere {
             let Some(mut files) = files(family) else { continue };
             let mut merge = sorter.finish()?;
-            while let Some((key, value)) = merge.next()? {
+            while let Some((key, value)) = merge.next_entry()? {
                 files.add(key, Some(value))?;
             }
             done.push(files.finish()?);
@@ -279,7 +279,7 @@ impl Folding<'_> {
         let mut group = start();
         let mut last_prefix = Vec::new();
         let (mut folded, mut of_group) = (0, 0);
-        while let Some((sort_key, value)) = rows.next()? {
+        while let Some((sort_key, value)) = rows.next_entry()? {
             let prefix = key::without_suffix(sort_key, 8)?;
             if prefix != last_prefix {
                 if of_group >= FOLD_ROWS {
@@ -355,7 +355,7 @@ impl Group<'_> {
 /// Counts keys in the order of their first transactions.
 fn counted(engine: &Engine, mut firsts: Merge) -> Result<Vec<(Vec<u8>, u64)>> {
     let mut counting = sizes::Counting::new(engine);
-    while let Some((tx, mut first)) = firsts.next()? {
+    while let Some((tx, mut first)) = firsts.next_entry()? {
         let tx = TxId::new(key::split_number(tx)?);
         let hash = u64::from_le_bytes(crate::row::take_array(&mut first)?);
         counting.add(first, hash, tx)?;
