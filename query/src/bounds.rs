@@ -7,6 +7,7 @@ use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 use everwhen_storage::{ColumnDef, ColumnId, ColumnType, KeyRange, RowKey, TableDef, Value};
 
 use crate::columns::{column_type, text_of, value_of_scalar};
+use crate::functions::ordered_float;
 
 /// More keys than this are read by a scan of the table.
 const KEYS_MAX: usize = 4_096;
@@ -196,6 +197,8 @@ fn equal_to(column: &ColumnDef, side: &Expr, other: &Expr) -> Option<Vec<Value>>
 }
 
 fn is_column(column: &ColumnDef, expr: &Expr) -> bool {
+    // Keys and indexes know one zero and one NaN.
+    let expr = ordered_float(expr).unwrap_or(expr);
     matches!(expr, Expr::Column(named) if named.name == column.name)
 }
 

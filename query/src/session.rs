@@ -30,7 +30,7 @@ use crate::columns::{field_of, timestamp_type};
 use crate::error::Result;
 use crate::functions::periods::PeriodsInOrder;
 use crate::functions::{
-    self, BoundedConcatenation, CheckedArithmetic, IntervalsByLength, UuidsOfOneForm,
+    self, BoundedConcatenation, CheckedArithmetic, FloatsInOrder, IntervalsByLength, UuidsOfOneForm,
 };
 use crate::in_order::InOrder;
 use crate::interrupt::Interrupt;
@@ -262,6 +262,7 @@ fn base_state() -> SessionState {
         .with_analyzer_rule(Arc::new(CheckedArithmetic))
         .with_analyzer_rule(Arc::new(ConstantIntervals))
         .with_analyzer_rule(Arc::new(PeriodsInOrder))
+        .with_analyzer_rule(Arc::new(FloatsInOrder))
         .with_query_planner(Arc::new(Planner))
         .with_physical_optimizer_rules(physical_rules())
         .build();

@@ -3,6 +3,8 @@
 mod bounded;
 mod checked;
 mod clock;
+mod extremes;
+pub(crate) mod floats;
 mod intervals;
 pub(crate) mod periods;
 mod rules;
@@ -20,6 +22,8 @@ use crate::error::Result;
 pub(crate) use bounded::{BoundedConcatenation, bounded_projection};
 pub(crate) use checked::CheckedArithmetic;
 pub use clock::{is_clock, pin};
+pub(crate) use floats::FloatsInOrder;
+pub use floats::{columns_in_order, ordered_float};
 pub(crate) use intervals::IntervalsByLength;
 pub(crate) use uuids::{UuidsOfOneForm, uuids_of_one_form};
 
@@ -34,6 +38,7 @@ pub fn register(state: &mut SessionState) -> Result<()> {
     zoned::register(state)?;
     periods::register(state)?;
     sums::register(state)?;
+    extremes::register(state)?;
     bounded::register(state)
 }
 
