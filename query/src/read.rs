@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::{MemTable, TableProvider};
+use datafusion::common::Column;
 use datafusion::datasource::empty::EmptyTable;
+use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{Expr, LogicalPlan, Projection, cast};
 use datafusion::sql::parser::Statement as DataFusionStatement;
 use datafusion::sql::sqlparser::ast::{Query, Statement};
-use everwhen_storage::{Definitions, Period, SystemTime, ValidTime};
+use everwhen_storage::{ColumnType, Definitions, Period, SystemTime, ValidTime};
 
 use crate::constants::{Constants, is_now};
 use crate::diagnose::Diagnose;
@@ -124,7 +126,33 @@ pub async fn plan_query(
     positions: &Positions,
 ) -> Result<LogicalPlan> {
     let statement = DataFusionStatement::Statement(Box::new(Statement::Query(query)));
-    state.statement_to_plan(statement).await.diagnosed(positions)
+    let plan = state.statement_to_plan(statement).await.diagnosed(positions)?;
+    rounded(plan).diagnosed(positions)
+}
+
+/// Rounds the decimals that a query puts out to the digits that columns have, those of tables and of
+/// sinks: quotients, products and averages have more inside of it. Ties go away from zero.
+fn rounded(plan: LogicalPlan) -> DataFusionResult<LogicalPlan> {
+    let stored = ColumnType::Decimal.data_type();
+    let has_more = |kind: &DataType| match (kind, &stored) {
+        (
+            DataType::Decimal128(_, scale) | DataType::Decimal256(_, scale),
+            DataType::Decimal128(_, most),
+        ) => scale > most,
+        _ => false,
+    };
+    if !plan.schema().fields().iter().any(|field| has_more(field.data_type())) {
+        return Ok(plan);
+    }
+    let columns = plan.schema().iter().map(|(qualifier, field)| {
+        let column = Expr::Column(Column::from((qualifier, field)));
+        match has_more(field.data_type()) {
+            true => cast(column, stored.clone()).alias_qualified(qualifier.cloned(), field.name()),
+            false => column,
+        }
+    });
+    let columns = columns.collect();
+    Ok(LogicalPlan::Projection(Projection::try_new(columns, Arc::new(plan))?))
 }
 
 /// Builds the table of a reference: its bounds come down to instants here.
