@@ -10,13 +10,14 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, NullArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use datafusion::common::DFSchema;
 use datafusion::common::tree_node::TreeNode;
+use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::TableProviderFilterPushDown::Exact;
 use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
+use datafusion::physical_expr::expressions::Literal;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use everwhen_query::table::{SystemClause, TableColumn, TemporalTable, ValidClause};
 use everwhen_storage::Period;
@@ -70,7 +71,10 @@ impl Need {
     }
 }
 
-/// A node, and which column of the logical plan each of its columns is.
+/// A node, and which column of the logical plan each of its first columns is.
+///
+/// A node has a column even where nothing above reads one, so that its rows can be counted: such a
+/// column comes after those of the plan and has no place there.
 #[derive(Debug)]
 pub struct Built {
     /// The node.
@@ -90,7 +94,10 @@ impl Built {
 
     /// Leaves out columns that are not among `wanted`, and puts them in that order.
     pub fn trimmed(self, wanted: &[usize]) -> Compiled<Self> {
-        if self.columns == wanted || wanted.is_empty() {
+        if wanted.is_empty() {
+            return Ok(Self { node: self.node, columns: Vec::new() });
+        }
+        if self.columns == wanted && self.node.schema.fields().len() == wanted.len() {
             return Ok(self);
         }
         let places: Compiled<Vec<usize>> = wanted.iter().map(|at| self.place(*at)).collect();
@@ -203,11 +210,10 @@ impl Compiler {
             let over = qualified(&schema, &built.columns)?;
             built.node = filtered(built.node, self.physical_over(filter, &over)?, filter);
         }
-        let wanted: Vec<usize> = wanted.all().into_iter().collect();
-        let mut built = built.trimmed(&wanted)?;
-        let back = |of: usize| (0..plan.schema().fields().len()).find(|at| own(*at) == of);
-        built.columns = built.columns.iter().map(|at| back(*at).unwrap_or(usize::MAX)).collect();
-        Ok(built)
+        let shown: Vec<usize> = need.all().into_iter().collect();
+        let wanted: Vec<usize> = shown.iter().map(|at| own(*at)).collect();
+        let built = built.trimmed(&wanted)?;
+        Ok(Built { node: built.node, columns: shown })
     }
 
     fn filter(&self, input: &LogicalPlan, predicate: &Expr, need: &Need) -> Compiled<Built> {
@@ -221,14 +227,15 @@ impl Compiler {
         Built { node, columns }.trimmed(&wanted)
     }
 
-    fn projection(&self, plan: &LogicalPlan, need: &Need) -> Compiled<Built> {
+    /// Compiles a projection.
+    pub fn projection(&self, plan: &LogicalPlan, need: &Need) -> Compiled<Built> {
         let LogicalPlan::Projection(projection) = plan else {
             return fall_back("a projection");
         };
         let input = projection.input.as_ref();
-        let mut wanted: Vec<usize> = need.all().into_iter().collect();
+        let wanted: Vec<usize> = need.all().into_iter().collect();
         if wanted.is_empty() {
-            wanted.push(0);
+            return self.compile(input, need)?.trimmed(&wanted);
         }
         let mut below = Need::default();
         for at in &wanted {
@@ -271,39 +278,25 @@ impl Compiler {
     }
 
     fn union(&self, plan: &LogicalPlan, need: &Need) -> Compiled<Built> {
-        let mut wanted: Vec<usize> = need.all().into_iter().collect();
-        if wanted.is_empty() {
-            wanted.push(0);
-        }
-        let schema = arrow_schema(plan.schema(), &wanted);
+        let wanted: Vec<usize> = need.all().into_iter().collect();
         let mut inputs = Vec::new();
         for input in plan.inputs() {
-            let built = self.compile(input, &Need::of_values(wanted.clone()))?.trimmed(&wanted)?;
-            let outputs = (0..wanted.len()).map(Output::Column).collect();
-            inputs.push(project(built.node, outputs, Arc::clone(&schema)));
+            let built = self.compile(input, &Need::of_values(wanted.clone()))?;
+            inputs.push(built.trimmed(&wanted)?);
         }
-        let tables = inputs.iter().flat_map(|input| input.tables.iter().copied()).collect();
-        let node = Node {
-            schema,
-            kind: Kind::Union(inputs),
-            unique: Vec::new(),
-            instants: Vec::new(),
-            tables,
-        };
-        Ok(Built { node, columns: wanted })
+        Ok(union_of(inputs, arrow_schema(plan.schema(), &wanted), wanted))
     }
 
     fn constant(&self, plan: &LogicalPlan, need: &Need) -> Compiled<Built> {
         let mut columns: Vec<usize> = need.all().into_iter().collect();
         let rows = match plan {
-            LogicalPlan::EmptyRelation(empty) if columns.is_empty() || empty.produce_one_row => {
+            LogicalPlan::EmptyRelation(empty) if columns.is_empty() => {
                 let schema = Arc::new(Schema::new(vec![Field::new("", DataType::Null, true)]));
                 let count = usize::from(empty.produce_one_row);
                 let nulls: ArrayRef = Arc::new(NullArray::new(count));
-                columns = vec![0];
                 batch_of(&schema, vec![nulls], count)?
             }
-            LogicalPlan::EmptyRelation(_) => {
+            LogicalPlan::EmptyRelation(empty) if !empty.produce_one_row => {
                 RecordBatch::new_empty(arrow_schema(plan.schema(), &columns))
             }
             LogicalPlan::Values(values) => {
@@ -355,6 +348,30 @@ impl Compiler {
 /// Ends compiling: the query has no plan of ours.
 pub fn fall_back<T>(what: &str) -> Compiled<T> {
     Err(Stop::Fallback(what.to_owned()))
+}
+
+/// Returns the rows of all inputs, each of whose columns are those of the schema.
+pub fn union_of(inputs: Vec<Built>, schema: SchemaRef, columns: Vec<usize>) -> Built {
+    let counted = columns.is_empty();
+    let schema = if counted {
+        Arc::new(Schema::new(vec![Field::new("", DataType::Boolean, true)]))
+    } else {
+        schema
+    };
+    let outputs = || -> Vec<Output> {
+        if counted {
+            return vec![Output::Computed(Arc::new(Literal::new(ScalarValue::from(true))))];
+        }
+        (0..columns.len()).map(Output::Column).collect()
+    };
+    let inputs: Vec<Node> = inputs
+        .into_iter()
+        .map(|input| project(input.node, outputs(), Arc::clone(&schema)))
+        .collect();
+    let tables = inputs.iter().flat_map(|input| input.tables.iter().copied()).collect();
+    let (unique, instants) = (Vec::new(), Vec::new());
+    let node = Node { schema, kind: Kind::Union(inputs), unique, instants, tables };
+    Built { node, columns }
 }
 
 /// Builds the read of a table reference.

@@ -10,12 +10,14 @@ use arrow::compute::SortOptions;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::expr::{AggregateFunction, WindowFunction};
+use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{
-    Aggregate as LogicalAggregate, Expr, ExprSchemable, FetchType, LogicalPlan, SkipType, SortExpr,
-    Window as LogicalWindow, WindowFrameUnits, WindowFunctionDefinition,
+    Aggregate as LogicalAggregate, Expr, ExprSchemable, FetchType, Limit, LogicalPlan, Projection,
+    SkipType, SortExpr, Window as LogicalWindow, WindowFrameUnits, WindowFunctionDefinition,
 };
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 use datafusion::physical_planner::create_window_expr;
+use everwhen_query::functions::ordered_float;
 
 use super::compile::{
     Built, Compiled, Compiler, Need, Stop, arrow_schema, column_places, fall_back, plain_column,
@@ -36,6 +38,9 @@ impl Compiler {
     /// DISTINCT: a group by all columns.
     pub fn distinct(&self, input: &LogicalPlan) -> Compiled<Built> {
         let columns: Vec<usize> = (0..input.schema().fields().len()).collect();
+        if columns.is_empty() {
+            return fall_back("DISTINCT over rows without columns");
+        }
         let built = self.compile(input, &Need::of_values(columns.clone()))?.trimmed(&columns)?;
         let schema = Arc::clone(&built.node.schema);
         let aggregate = Aggregate {
@@ -52,11 +57,12 @@ impl Compiler {
     pub fn aggregate(&self, aggregate: &LogicalAggregate, need: &Need) -> Compiled<Built> {
         let input = aggregate.input.as_ref();
         let schema = input.schema();
-        let group_exprs = &aggregate.group_expr;
-        if group_exprs.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
+        if aggregate.group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
             return fall_back("GROUPING SETS, ROLLUP or CUBE");
         }
-        let groups = aggregate.group_expr.len();
+        // The plan's schema has a column for each different expression, however often it is named.
+        let group_exprs = grouping_set_to_exprlist(&aggregate.group_expr).map_err(Error::from)?;
+        let groups = group_exprs.len();
         let mut wanted: Vec<usize> = (0..groups).collect();
         wanted.extend(need.all().into_iter().filter(|at| *at >= groups));
         if wanted.is_empty() {
@@ -67,11 +73,11 @@ impl Compiler {
             .filter_map(|at| aggregate.aggr_expr.get(at.checked_sub(groups)?))
             .collect();
         let mut below = Need::default();
-        for expr in aggregate.group_expr.iter().chain(calls.iter().copied()) {
+        for expr in group_exprs.iter().chain(&calls) {
             below.values.extend(column_places(expr, schema)?);
         }
         let built = self.compile(input, &below)?;
-        let extended = self.extended(input, built, &aggregate.group_expr)?;
+        let extended = self.extended(input, built, &group_exprs)?;
         let mut compiled = Vec::with_capacity(calls.len());
         let mut ordered = false;
         for call in calls {
@@ -104,7 +110,7 @@ impl Compiler {
     }
 
     /// Adds a column for each expression that is no plain column already.
-    fn extended(&self, input: &LogicalPlan, built: Built, exprs: &[Expr]) -> Compiled<Extended> {
+    fn extended(&self, input: &LogicalPlan, built: Built, exprs: &[&Expr]) -> Compiled<Extended> {
         let schema = input.schema();
         let names = qualified(schema, &built.columns)?;
         let width = built.node.schema.fields().len();
@@ -113,8 +119,6 @@ impl Compiler {
             built.node.schema.fields().iter().map(|field| field.as_ref().clone()).collect();
         let mut named: Vec<_> =
             names.iter().map(|(of, field)| (of.cloned(), Arc::clone(field))).collect();
-        // A row with no columns at all still has one, without a name.
-        named.truncate(width);
         let mut places = Vec::with_capacity(exprs.len());
         for (at, expr) in exprs.iter().enumerate() {
             if let Some(column) = plain_column(expr, schema) {
@@ -178,11 +182,12 @@ impl Compiler {
                 .map_err(|error| Stop::Fallback(format!("window {expr}: {error}")))?;
             calls.push(call);
         }
-        let mut columns = built.columns;
-        columns.extend(places.iter().map(|at| width + at));
-        let out = arrow_schema(&window.schema, &columns);
+        let mut fields = built.node.schema.fields().to_vec();
+        let called: Vec<usize> = places.iter().map(|at| width + at).collect();
+        fields.extend(arrow_schema(&window.schema, &called).fields().iter().cloned());
+        let input_width = built.node.schema.fields().len();
         let node = Node {
-            schema: out,
+            schema: Arc::new(Schema::new(fields)),
             unique: built.node.unique.clone(),
             instants: Vec::new(),
             tables: built.node.tables.clone(),
@@ -193,13 +198,26 @@ impl Compiler {
             })),
         };
         let keep: Vec<usize> = wanted.into_iter().collect();
-        Built { node, columns }.trimmed(&keep)
+        let mut columns = built.columns;
+        let mut outputs: Vec<usize> = (0..columns.len()).collect();
+        outputs.extend(input_width..input_width + called.len());
+        columns.extend(called);
+        if outputs.is_empty() || columns.len() == node.schema.fields().len() {
+            return Built { node, columns }.trimmed(&keep);
+        }
+        // The input has a column for its rows alone, before those of the functions.
+        let schema = Arc::new(node.schema.project(&outputs).map_err(Error::from)?);
+        let outputs = outputs.into_iter().map(Output::Column).collect();
+        Built { node: project(node, outputs, schema), columns }.trimmed(&keep)
     }
 
     /// ORDER BY .. LIMIT .. OFFSET.
     pub fn top(&self, plan: &LogicalPlan, need: &Need) -> Compiled<Built> {
         let (skip, fetch, below) = match plan {
             LogicalPlan::Limit(limit) => {
+                if let LogicalPlan::Projection(above) = limit.input.as_ref() {
+                    return self.projection(&limit_below(limit, above), need);
+                }
                 let skip = limit.get_skip_type().map_err(Error::from)?;
                 let fetch = limit.get_fetch_type().map_err(Error::from)?;
                 let (SkipType::Literal(skip), FetchType::Literal(fetch)) = (skip, fetch) else {
@@ -222,7 +240,7 @@ impl Compiler {
         let built = self.compile(input, &everything)?;
         let by: BTreeSet<usize> = order
             .iter()
-            .filter_map(|sort| built.place(plain_column(&sort.expr, input.schema())?).ok())
+            .filter_map(|sort| built.place(ordered_column(&sort.expr, input.schema())?).ok())
             .collect();
         if !built.node.unique.iter().any(|key| key.iter().all(|column| by.contains(column))) {
             return Err(limit_refused());
@@ -245,13 +263,29 @@ impl Compiler {
     }
 }
 
-/// Returns the ORDER BY that a limit takes from, and what is ordered. Projections of plain columns
-/// in between would renumber the order's columns, so they are not looked through.
+/// Takes a limit below the projection that it is of: which rows are taken is the same.
+fn limit_below(limit: &Limit, above: &Projection) -> LogicalPlan {
+    let limit = Limit { input: Arc::clone(&above.input), ..limit.clone() };
+    let mut above = above.clone();
+    above.input = Arc::new(LogicalPlan::Limit(limit));
+    LogicalPlan::Projection(above)
+}
+
+/// Returns the ORDER BY that a limit takes from, and what is ordered.
 fn order_below(plan: &LogicalPlan) -> Option<(&[SortExpr], &LogicalPlan)> {
     match plan {
         LogicalPlan::Sort(sort) => Some((&sort.expr, &sort.input)),
         _ => None,
     }
+}
+
+/// Returns what an expression orders by: a float goes through a function of its own.
+fn ordered(expr: &Expr) -> &Expr {
+    ordered_float(expr).unwrap_or(expr)
+}
+
+fn ordered_column(expr: &Expr, schema: &DFSchema) -> Option<usize> {
+    plain_column(ordered(expr), schema)
 }
 
 fn limit_refused() -> Stop {
@@ -318,14 +352,14 @@ fn check_order(call: &Expr, input: &Extended) -> Compiled<()> {
     let order = &function.params.order_by;
     let by: BTreeSet<usize> = order
         .iter()
-        .filter_map(|sort| plain_column(&sort.expr, &input.names))
+        .filter_map(|sort| ordered_column(&sort.expr, &input.names))
         .chain(input.places.iter().copied())
         .collect();
     let ordered_by_itself = function
         .params
         .args
         .first()
-        .is_some_and(|argument| order.iter().any(|sort| sort.expr == *argument));
+        .is_some_and(|argument| order.iter().any(|sort| *ordered(&sort.expr) == *argument));
     let total = input.node.unique.iter().any(|key| key.iter().all(|column| by.contains(column)));
     if !order.is_empty() && (ordered_by_itself || total) {
         return Ok(());
@@ -344,7 +378,7 @@ fn check_window(function: &WindowFunction, built: &Built, schema: &DFSchema) -> 
         .partition_by
         .iter()
         .chain(params.order_by.iter().map(|sort| &sort.expr))
-        .filter_map(|expr| built.place(plain_column(expr, schema)?).ok())
+        .filter_map(|expr| built.place(ordered_column(expr, schema)?).ok())
         .collect();
     if built.node.unique.iter().any(|key| key.iter().all(|column| by.contains(column))) {
         return Ok(());

@@ -10,7 +10,7 @@ use datafusion::physical_expr::expressions::Literal;
 
 use super::compile::{
     Built, Compiled, Compiler, Need, arrow_schema, column_places, fall_back, plain_column, project,
-    qualified,
+    qualified, union_of,
 };
 use super::contained::containments;
 use super::node::{Join, JoinKind, Kind, Node, Output, UniqueAtInstant};
@@ -59,10 +59,7 @@ impl Compiler {
 
     /// FULL = LEFT, and the right rows without partner beside NULLs.
     fn full(&self, join: &LogicalJoin, need: &Need) -> Compiled<Built> {
-        let mut wanted: Vec<usize> = need.all().into_iter().collect();
-        if wanted.is_empty() {
-            wanted.push(0);
-        }
+        let wanted: Vec<usize> = need.all().into_iter().collect();
         let schema = arrow_schema(&join.schema, &wanted);
         let values = Need::of_values(wanted.clone());
         let left = self.preserving(join, &values, JoinKind::Left, false)?.trimmed(&wanted)?;
@@ -78,13 +75,12 @@ impl Compiler {
                 Output::Computed(Arc::new(Literal::new(null)))
             });
         }
-        let alone = project(alone.node, outputs, Arc::clone(&schema));
-        let outputs = (0..wanted.len()).map(Output::Column).collect();
-        let left = project(left.node, outputs, Arc::clone(&schema));
-        let tables = left.tables.union(&alone.tables).copied().collect();
-        let kind = Kind::Union(vec![left, alone]);
-        let node = Node { schema, kind, unique: Vec::new(), instants: Vec::new(), tables };
-        Ok(Built { node, columns: wanted })
+        let node = match wanted.is_empty() {
+            true => alone.node,
+            false => project(alone.node, outputs, Arc::clone(&schema)),
+        };
+        let alone = Built { node, columns: wanted.clone() };
+        Ok(union_of(vec![left, alone], schema, wanted))
     }
 
     /// Compiles a join that preserves its left side, or its right one where `swapped`.
@@ -150,7 +146,7 @@ impl Compiler {
             below.values.extend(column_places(key, schema)?);
         }
         let built = self.compile(side.plan, &below)?;
-        let width = built.columns.len();
+        let width = built.node.schema.fields().len();
         let mut outputs: Vec<Output> = (0..width).map(Output::Column).collect();
         let mut fields: Vec<Field> =
             built.node.schema.fields().iter().map(|field| field.as_ref().clone()).collect();
@@ -189,18 +185,17 @@ impl Compiler {
         wanted: &[usize],
         numbering: &Outputs,
     ) -> Compiled<Built> {
-        let names = padded(&left)?.join(&padded(&right)?).map_err(Error::from)?;
+        let names = padded(&left, "left")?.join(&padded(&right, "right")?).map_err(Error::from)?;
         let residual = join.filter.as_ref().map(|expr| self.physical_over(expr, &names));
         let residual = residual.transpose()?;
         let width = left.columns.len();
-        let mut columns: Vec<usize> = wanted.to_vec();
-        if columns.is_empty() {
-            let first = left.columns.iter().flatten().next().copied().unwrap_or_default();
-            columns.push(first - if numbering.of_left { numbering.left_offset } else { 0 });
-        }
+        let columns: Vec<usize> = wanted.to_vec();
         let mut outputs = Vec::with_capacity(columns.len());
         for at in &columns {
             outputs.push(numbering.place(*at, &left, &right)?);
+        }
+        if outputs.is_empty() {
+            outputs.push(0);
         }
         let sides = left.node.schema.fields().iter().chain(right.node.schema.fields());
         let pair: Vec<_> = sides.cloned().collect();
@@ -302,7 +297,7 @@ fn add_value<'a>(column: &Column, left: &mut Side<'a>, right: &mut Side<'a>) -> 
 }
 
 /// Returns the names of a side with one for each made key, so that places agree with the node's.
-fn padded(side: &ReadySide) -> Compiled<DFSchema> {
+fn padded(side: &ReadySide, which: &str) -> Compiled<DFSchema> {
     let mut fields: Vec<_> = side
         .names
         .iter()
@@ -310,9 +305,7 @@ fn padded(side: &ReadySide) -> Compiled<DFSchema> {
         .collect();
     for at in fields.len()..side.columns.len() {
         let field = side.node.schema.field(at).clone();
-        let name =
-            format!("{}_{}", field.name(), side.columns.first().copied().flatten().unwrap_or(0));
-        fields.push((None, Arc::new(field.with_name(name))));
+        fields.push((None, Arc::new(field.with_name(format!("__{which}_{at}")))));
     }
     DFSchema::new_with_metadata(fields, std::collections::HashMap::new())
         .map_err(|e| Error::from(e).into())
