@@ -180,7 +180,7 @@ fn first_line(message: &str) -> String {
 }
 
 /// Replaces the unique names of table references (`visits#2`) by the tables' names.
-fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     let text = without_marks(text);
     let mut out = String::with_capacity(text.len());
     let mut parts = text.split('#');

@@ -281,6 +281,28 @@ impl Error {
         }
     }
 
+    /// True where the statement would have succeeded over other values.
+    pub fn is_of_values(&self) -> bool {
+        use SqlState::{
+            CardinalityViolation, DatetimeOverflow, DivisionByZero, InvalidParameter, InvalidText,
+            NullNotAllowed, NumericOutOfRange,
+        };
+        let of_values = matches!(
+            self.state(),
+            CardinalityViolation
+                | DatetimeOverflow
+                | DivisionByZero
+                | InvalidParameter
+                | InvalidText
+                | NullNotAllowed
+                | NumericOutOfRange
+        );
+        // The engine has no kind of its own for types that a kernel lacks.
+        let text = self.to_string().to_lowercase();
+        let of_forms = ["support", "not implemented", "invalid arithmetic operation"];
+        of_values && !of_forms.iter().any(|words| text.contains(words))
+    }
+
     /// True where the same statement may succeed later.
     pub fn is_retryable(&self) -> bool {
         match self {

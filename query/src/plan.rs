@@ -30,6 +30,15 @@ use crate::read::{Defaults, plan_query, temporal_table};
 use crate::rewrite::{RewriteInput, Rewritten, is_twice, rewrite, shown_name};
 use crate::session::{NamedTable, StatementContext, planning_session, session_state};
 
+/// A query planned for running again and again, with what places the errors of running it.
+#[derive(Debug)]
+pub struct Continuous {
+    /// The plan.
+    pub plan: LogicalPlan,
+    /// Where characters of the query's text are.
+    pub positions: Positions,
+}
+
 /// Plans a query for running again and again: analysed, sub-queries turned into joins, filters and
 /// equalities pushed to where they apply. `now()` stays a call ([`functions::is_clock`]); leaves
 /// are scans of [`crate::table::TemporalTable`].
@@ -37,7 +46,7 @@ use crate::session::{NamedTable, StatementContext, planning_session, session_sta
 /// # Errors
 /// Whatever is wrong with the query; 0A000 for system tables and for bounds that are neither
 /// constant nor of a table to their left.
-pub fn plan_projection(store: &Store, definitions: &Definitions, sql: &str) -> Result<LogicalPlan> {
+pub fn plan_projection(store: &Store, definitions: &Definitions, sql: &str) -> Result<Continuous> {
     let parsed = parse_query(sql, &ParseLimits::default())?;
     let positions = parsed.clauses.positions().clone();
     let input =
@@ -68,7 +77,9 @@ pub fn plan_projection(store: &Store, definitions: &Definitions, sql: &str) -> R
         .execute_and_check(plan, state.config_options(), |_, _| {})
         .diagnosed(&positions)?;
     // The session is the context, as the rule for DISTINCT ON looks functions up in it.
-    Optimizer::with_rules(rules()).optimize(analysed, &state, |_, _| {}).diagnosed(&positions)
+    let optimizer = Optimizer::with_rules(rules());
+    let plan = optimizer.optimize(analysed, &state, |_, _| {}).diagnosed(&positions)?;
+    Ok(Continuous { plan, positions })
 }
 
 /// The rules that keep a plan's operators plain: no rewriting of aggregates, no shared

@@ -3,19 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use arrow::datatypes::Field;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::cte_worktable::CteWorkTable;
 use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use everwhen_query::columns::field_type;
-use everwhen_query::plan::plan_projection;
+use everwhen_query::dialect::Positions;
+use everwhen_query::functions::columns_in_order;
+use everwhen_query::plan::{Continuous, plan_projection};
 use everwhen_query::table::{TemporalTable, ValidClause};
 use everwhen_storage::{ColumnId, ColumnType, Definitions, Store, TableDef, TableId};
 
 use super::compile::{Compiler, Stop};
 use super::definition::OutputColumn;
+use super::full::Full;
 use super::node::{Kind, Node, Output};
 use super::residual::instant_column;
+use super::prove;
 use crate::error::{Error, Result};
 
 /// A query ready to run, once per generation.
@@ -23,6 +28,8 @@ use crate::error::{Error, Result};
 pub struct Program {
     /// The planned query, for the check from scratch and the fallback.
     pub plan: LogicalPlan,
+    /// Where characters of the query's text are.
+    positions: Positions,
     /// How it is computed.
     pub way: Way,
     /// Its columns with their types; the key's are not nullable.
@@ -59,7 +66,10 @@ impl Program {
         query: &str,
         key: &[String],
     ) -> Result<Self> {
-        let plan = plan_projection(store, definitions, query)?;
+        let Continuous { plan, positions } = plan_projection(store, definitions, query)?;
+        let in_key = |field: &Field| key.contains(field.name());
+        // A sink has one row for both zeros, which the query tells apart where it shows them.
+        let plan = columns_in_order(plan, in_key).map_err(everwhen_query::Error::from)?.data;
         check_expressions(&plan)?;
         check_operators(&plan)?;
         let columns = output_columns(&plan, key)?;
@@ -91,7 +101,33 @@ impl Program {
             Way::Delta(node) => yields_from_nothing(node),
             Way::Compare(_) => true,
         };
-        Ok(Self { plan, way, columns, key: places, unique, tables, clocked, from_nothing })
+        Ok(Self {
+            plan,
+            positions,
+            way,
+            columns,
+            key: places,
+            unique,
+            tables,
+            clocked,
+            from_nothing,
+        })
+    }
+
+    /// Shows that the query can be computed, whatever rows come: none that is admitted stalls later
+    /// by its form. Blocking; reads nothing.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] or a query's 0A000, with what cannot be computed.
+    pub fn prove(&self, store: &Store, full: &Full) -> Result<()> {
+        match &self.way {
+            Way::Delta(root) => prove::prove(root)?,
+            Way::Compare(_) => {
+                let (plan, positions) = (self.plan.clone(), self.positions.clone());
+                full.prove(store, &Continuous { plan, positions })?;
+            }
+        }
+        prove::prove_outputs(self.plan.schema().inner(), &self.columns)
     }
 
     /// Returns the indexes that restricted evaluation asks for: table and columns.

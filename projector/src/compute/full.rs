@@ -2,7 +2,7 @@
 
 use arrow::datatypes::Schema;
 use datafusion::logical_expr::LogicalPlan;
-use everwhen_query::plan::execute_plan;
+use everwhen_query::plan::{Continuous, execute_plan};
 use everwhen_query::session::StatementContext;
 use everwhen_storage::{Basis, Store, Tenant};
 use std::sync::Arc;
@@ -23,6 +23,26 @@ impl Full {
         Self { runtime: Handle::try_current().ok() }
     }
 
+    /// Shows that a query can be run, reading nothing. Blocking.
+    ///
+    /// # Errors
+    /// 0A000 for what has no physical plan, or lacks an operation for its types.
+    pub fn prove(&self, store: &Store, query: &Continuous) -> Result<()> {
+        let context = StatementContext::new(store.clone(), store.latest(), Tenant::default());
+        Ok(self.block_on(everwhen_query::prove(query, &context))??)
+    }
+
+    fn block_on<T>(&self, work: impl Future<Output = T>) -> Result<T> {
+        Ok(match &self.runtime {
+            Some(runtime) => runtime.block_on(work),
+            None => Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| Error::internal(format!("no runtime: {error}")))?
+                .block_on(work),
+        })
+    }
+
     /// Returns all rows of a planned query for one tenant at a basis. Blocking.
     pub fn rows(
         &self,
@@ -33,15 +53,7 @@ impl Full {
     ) -> Result<ZSet> {
         // What an erasure takes is the difference to what was there.
         let context = StatementContext::new(store.clone(), basis, tenant.clone()).with_unerased();
-        let query = execute_plan(store.clone(), plan.clone(), context);
-        let batches = match &self.runtime {
-            Some(runtime) => runtime.block_on(query)?,
-            None => Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .map_err(|error| Error::internal(format!("no runtime: {error}")))?
-                .block_on(query)?,
-        };
+        let batches = self.block_on(execute_plan(store.clone(), plan.clone(), context))??;
         let fields: Vec<_> = plan
             .schema()
             .fields()

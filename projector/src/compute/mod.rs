@@ -37,6 +37,7 @@ mod ordered;
 mod partners;
 mod projection;
 mod projections;
+mod prove;
 mod residual;
 mod row_sorter;
 mod source;

@@ -410,12 +410,24 @@ impl Projections {
         definitions: &Definitions,
         statement: &CreateProjection,
     ) -> Result<Program> {
-        let program = Program::new(&self.store, definitions, &statement.query, &statement.key);
         let offset = statement.query_position.saturating_sub(1);
-        let program = program.map_err(|error| moved(error, offset))?;
+        let program = self.proven(definitions, &statement.query, &statement.key, offset)?;
         // Refuses a key that is no column before anything else is made of it.
         Body::new(statement, program.columns.clone(), false)?;
         Ok(program)
+    }
+
+    /// Plans a query that stands so many characters into a statement, and shows that it runs.
+    fn proven(
+        &self,
+        definitions: &Definitions,
+        query: &str,
+        key: &[String],
+        offset: usize,
+    ) -> Result<Program> {
+        let program = Program::new(&self.store, definitions, query, key)
+            .and_then(|program| program.prove(&self.store, &self.full).map(|()| program));
+        program.map_err(|error| moved(error, offset))
     }
 
     /// Plans DROP PROJECTION. The sink's table stays as it is.
@@ -445,8 +457,7 @@ impl Projections {
             }
             ExplainProjection::Query { key, query, query_position } => {
                 let offset = query_position.saturating_sub(1);
-                let program = Program::new(&self.store, &definitions, query, key)
-                    .map_err(|error| moved(error, offset))?;
+                let program = self.proven(&definitions, query, key, offset)?;
                 Ok(explain::text(&program, &definitions))
             }
             ExplainProjection::Create(statement) => {

@@ -80,7 +80,7 @@ fn reads(
     let made = store.definitions_at(projection.tx);
     let query = projection.body.get("query").and_then(Json::as_str);
     let plan = query.and_then(|query| plan_projection(store, &made, query).ok());
-    plan.is_none_or(|plan| scans(&plan, table, column).unwrap_or(true))
+    plan.is_none_or(|query| scans(&query.plan, table, column).unwrap_or(true))
 }
 
 fn scans(plan: &LogicalPlan, table: &TableDef, column: Option<ColumnId>) -> Result<bool> {
