@@ -7,11 +7,13 @@ use std::sync::Arc;
 use everwhen_projector::compute::{Chunk, ProjectionOptions, Projections};
 use everwhen_query::columns::{cast_column, json_of};
 use everwhen_query::statements::CreateProjection;
+use everwhen_query::{Engine, EngineOptions, Outcome, Request, RowsAnswer};
 use everwhen_storage::{
     AssertedFrom, Assertion, Basis, Batch, Clock, ColumnDef, ColumnId, ColumnType,
     DefinitionChange, ManualClock, Op, Options, Precedence, Row, RowKey, Store, TableDef, TableId,
     Tenant, Tx, ValidTime, Value, Write, WriteKind,
 };
+use futures::StreamExt;
 use serde_json::{Map, Value as Json};
 
 /// A time in 2026, in microseconds.
@@ -193,6 +195,42 @@ impl Rig {
 
     pub fn write(&self, writes: Vec<Write>) {
         commit(&self.store, Batch { txs: vec![Tx { writes, position: None }], ..Batch::default() });
+    }
+
+    /// Returns a tenant's rows in a sink by the query's own key, without the tenant.
+    pub fn rows_of(&self, name: &str, tenant: &Tenant) -> Rows {
+        let keys = &self.keys[name][1..];
+        let mine = self.sinks[name].rows.values().filter(|row| row["_tenant"] == tenant.as_str());
+        let rows = mine.map(|row| {
+            let mut row = row.as_object().unwrap().clone();
+            row.remove("_tenant");
+            let key: Vec<Json> = keys.iter().map(|of| row[of].clone()).collect();
+            (Json::Array(key).to_string(), Json::Object(row))
+        });
+        rows.collect()
+    }
+
+    /// Asks a query as a client does; each row is an object.
+    pub fn ask(&self, sql: &str, tenant: &Tenant) -> Result<Vec<Json>, everwhen_query::Error> {
+        let engine = Engine::new(self.store.clone(), EngineOptions::default());
+        let request = Request { tenant: tenant.clone(), ..Request::new(sql) };
+        self.block_on(async {
+            let Outcome::Rows(answer) = engine.execute(request).await? else {
+                panic!("{sql} is no query")
+            };
+            let RowsAnswer { columns, mut stream, .. } = answer;
+            let mut rows = Vec::new();
+            while let Some(batch) = stream.next().await {
+                let batch = batch?;
+                for row in 0..batch.num_rows() {
+                    let cells = batch.columns().iter().zip(&columns);
+                    let cells = cells
+                        .map(|(array, (name, kind))| (name.clone(), json_of(array, row, kind)));
+                    rows.push(Json::Object(cells.collect()));
+                }
+            }
+            Ok(rows)
+        })
     }
 
     /// Compares a tenant's rows in the sink with the query from scratch. Keys without one good row

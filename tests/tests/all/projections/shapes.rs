@@ -4,10 +4,12 @@ use everwhen_storage::{ColumnType, Op, Precedence, TableDef, Tenant, Value, Writ
 use rand::Rng;
 use rand::rngs::StdRng;
 
+use super::edges::{edges, random_edge};
 use super::rig::{HOUR, START, Shape, assertion, table, text};
 
-/// Facts with an instant and a reference, dimensions with periods, and a second fact table.
-pub fn tables() -> [TableDef; 3] {
+/// Facts with an instant and a reference, dimensions with periods, a second fact table, and one of
+/// values at the edges of their types.
+pub fn tables() -> [TableDef; 4] {
     let fact = [
         ("_id", ColumnType::Text),
         ("dim", ColumnType::Text),
@@ -27,6 +29,7 @@ pub fn tables() -> [TableDef; 3] {
         table(1, "fact", Precedence::Recorded, &fact),
         table(2, "dim", Precedence::Effective, &dim),
         table(3, "visit", Precedence::Effective, &visit),
+        edges(),
     ]
 }
 
@@ -182,8 +185,8 @@ fn some(random: &mut StdRng, fields: &mut Vec<(u32, Value)>, id: u32, value: Val
 }
 
 /// Draws one write to one of the tables.
-pub fn random_write(random: &mut StdRng, tenant: &Tenant, tables: &[TableDef; 3]) -> Write {
-    let of = random.random_range(0..3);
+pub fn random_write(random: &mut StdRng, tenant: &Tenant, tables: &[TableDef; 4]) -> Write {
+    let of = random.random_range(0..4);
     let mut fields = Vec::new();
     let key = match of {
         0 => {
@@ -207,6 +210,11 @@ pub fn random_write(random: &mut StdRng, tenant: &Tenant, tables: &[TableDef; 3]
             let rate = Value::Decimal(i128::from(random.random_range(1..5_u8)) * 500_000_000);
             some(random, &mut fields, 3, rate);
             text(pick(random, &IDS))
+        }
+        3 => {
+            let (key, drawn) = random_edge(random);
+            fields = drawn;
+            key
         }
         _ => {
             let dim = text(pick(random, &IDS));
