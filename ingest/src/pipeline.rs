@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use everwhen_query::QUERY_STACK_BYTES;
-use everwhen_storage::{SourceAdvance, Tenant};
+use everwhen_storage::{SourceAdvance, SourceLog, Tenant};
 
 use crate::apply::TenantRule;
 use crate::batch::Records;
@@ -102,6 +102,7 @@ fn advance(
                 topic: topic.to_owned(),
                 partition: *partition,
                 next_offset: *offset,
+                log: SourceLog::default(),
             }),
         }
     }

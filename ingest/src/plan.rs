@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use everwhen_storage::{
-    Batch, DeadLetter, DefinitionKind, Definitions, Origin, SourceAdvance, SourcePosition, Tx, TxId,
+    Batch, DeadLetter, DefinitionKind, Definitions, Origin, SourceAdvance, SourceLog,
+    SourcePosition, Tx, TxId,
 };
 
 use crate::apply::{Assembly, TenantRule, join_event_hashes};
@@ -147,6 +148,7 @@ impl StreamPlan {
                 topic: kafka.topic.clone(),
                 partition,
                 next_offset,
+                log: SourceLog::default(),
             })
             .collect()
     }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use everwhen_storage::{
     Batch, Clock, DeadLetter, DefinitionChange, JournalEntry, Origin, SegmentPart, SegmentReader,
-    SourceAdvance, SourcePosition, Store, SystemTime, Tenant, TxId,
+    SourceAdvance, SourceLog, SourcePosition, Store, SystemTime, Tenant, TxId,
 };
 
 use crate::apply::TenantRule;
@@ -289,6 +289,7 @@ fn advances(stream: &str, entry: &JournalEntry) -> Vec<SourceAdvance> {
         topic: topic.to_owned(),
         partition,
         next_offset,
+        log: SourceLog::default(),
     };
     next.into_iter().map(advance).collect()
 }

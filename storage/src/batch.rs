@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::assertion::{Assertion, EventId};
 use crate::definitions::DefinitionChange;
 use crate::schema::{RowKey, TableId, Tenant};
+use crate::source::SourceLog;
 use crate::time::SystemTime;
 use crate::tx::TxId;
 
@@ -95,6 +96,8 @@ pub struct SourceAdvance {
     pub topic: String,
     pub partition: i32,
     pub next_offset: i64,
+    /// What the log that was read is known by.
+    pub log: SourceLog,
 }
 
 /// A record that could not be processed.

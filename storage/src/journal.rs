@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! key     first tx 8
-//! value   format 2 | count varint | system time 8 | origin (tag 1, stream) | partitions | positions
+//! value   format 2 or 3 | count varint | system time 8 | origin (tag 1, stream) | partitions | positions
 //!         | mapped at varint | sources | last dead letter varint | operations
 //! ```
 //!
 //! With it a store is rebuilt exactly: records of a topic are read again at the same positions and
 //! mapped under the same definitions, everything else stands here as [`operations`]. Entries of
-//! format 1 end after the positions. [`segment`] is the form in which it leaves the directory.
+//! format 1 end after the positions; in those of format 3 each source says what its log is known
+//! by. [`segment`] is the form in which it leaves the directory.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -18,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::families::Family;
 use crate::key;
 use crate::row;
+use crate::source::{SourceLog, SourcePlace};
 use crate::time::SystemTime;
 use crate::tx::TxId;
 
@@ -28,7 +30,9 @@ pub mod ship;
 pub(crate) use operations::{put as put_operation, take_tx as take_operation};
 
 /// The number that values start with.
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
+/// Where nothing is known of the sources' logs.
+const FORMAT_WITHOUT_LOGS: u8 = 2;
 /// Without what a replay needs.
 const FORMAT_WITHOUT_REPLAY: u8 = 1;
 
@@ -87,11 +91,12 @@ impl JournalEntry {
         (count, operations): (u64, &[u8]),
         out: &mut Vec<u8>,
     ) {
-        out.push(FORMAT);
+        let has_logs = has_logs(&detail.sources);
+        out.push(if has_logs { FORMAT } else { FORMAT_WITHOUT_LOGS });
         self.put_times(out);
         self.put_positions(out);
         row::put_varint(out, detail.mapped_at.get());
-        put_sources(out, &detail.sources);
+        put_sources(out, &detail.sources, has_logs);
         row::put_varint(out, detail.last_dead_letter);
         row::put_varint(out, count);
         out.extend_from_slice(operations);
@@ -141,7 +146,7 @@ impl JournalEntry {
     pub(crate) fn read(key: &[u8], mut bytes: &[u8], depth: Depth) -> Result<Self> {
         let first_tx = TxId::new(key::split_number(key)?);
         let format = row::take_byte(&mut bytes)?;
-        if !matches!(format, FORMAT | FORMAT_WITHOUT_REPLAY) {
+        if !matches!(format, FORMAT | FORMAT_WITHOUT_LOGS | FORMAT_WITHOUT_REPLAY) {
             return Err(damaged(&format!("format {format} is not known")));
         }
         let count = row::take_varint(&mut bytes)?;
@@ -166,10 +171,10 @@ impl JournalEntry {
         if depth >= Depth::Positions {
             entry.positions = take_positions(&mut bytes, first_tx)?;
         }
-        if depth == Depth::Whole && format == FORMAT {
+        if depth == Depth::Whole && format != FORMAT_WITHOUT_REPLAY {
             entry.replay = Some(ReplayDetail {
                 mapped_at: TxId::new(row::take_varint(&mut bytes)?),
-                sources: take_sources(&mut bytes)?,
+                sources: take_sources(&mut bytes, format == FORMAT)?,
                 last_dead_letter: row::take_varint(&mut bytes)?,
                 txs: operations::take(&mut bytes)?,
             });
@@ -193,18 +198,26 @@ fn take_text(bytes: &mut &[u8]) -> Result<String> {
     String::from_utf8(text.to_vec()).map_err(|_| damaged("text is no UTF-8"))
 }
 
-/// Appends how far sources were read.
-fn put_sources(out: &mut Vec<u8>, sources: &[SourceAdvance]) {
+/// True where something is known of the logs of sources.
+fn has_logs(sources: &[SourceAdvance]) -> bool {
+    sources.iter().any(|source| !source.log.is_unknown())
+}
+
+/// Appends how far sources were read, and of which logs where that is wanted.
+fn put_sources(out: &mut Vec<u8>, sources: &[SourceAdvance], with_logs: bool) {
     row::put_varint(out, sources.len() as u64);
     for source in sources {
         put_text(out, &source.stream);
         put_text(out, &source.topic);
         row::put_varint(out, row::zigzag(i64::from(source.partition)));
         row::put_varint(out, row::zigzag(source.next_offset));
+        if with_logs {
+            source.log.put(out);
+        }
     }
 }
 
-fn take_sources(bytes: &mut &[u8]) -> Result<Vec<SourceAdvance>> {
+fn take_sources(bytes: &mut &[u8], with_logs: bool) -> Result<Vec<SourceAdvance>> {
     let count = row::take_length(bytes)?;
     let mut sources = Vec::with_capacity(count.min(bytes.len()));
     for _ in 0..count {
@@ -214,6 +227,7 @@ fn take_sources(bytes: &mut &[u8]) -> Result<Vec<SourceAdvance>> {
             partition: i32::try_from(row::unzigzag(row::take_varint(bytes)?))
                 .map_err(|_| damaged("partition out of range"))?,
             next_offset: row::unzigzag(row::take_varint(bytes)?),
+            log: if with_logs { SourceLog::take(bytes)? } else { SourceLog::default() },
         });
     }
     Ok(sources)
@@ -312,17 +326,18 @@ pub(crate) fn entries(engine: &Engine, from: TxId, to: TxId) -> Result<Vec<Journ
     Ok(found)
 }
 
-/// Next offsets to read, by stream, topic and partition.
-pub(crate) type SourceOffsets = HashMap<(String, String, i32), i64>;
+/// Where sources stand, by stream, topic and partition.
+pub(crate) type SourceOffsets = HashMap<(String, String, i32), SourcePlace>;
 
 /// How far sources were read since the last entry, in the order of stream, topic and partition.
-pub(crate) type Unjournaled = BTreeMap<(String, String, i32), i64>;
+pub(crate) type Unjournaled = BTreeMap<(String, String, i32), SourcePlace>;
 
 /// Returns sources in the order of the map, which is what an entry says of them.
 pub(crate) fn advances(sources: &Unjournaled) -> Vec<SourceAdvance> {
-    let advance = |((stream, topic, partition), next): (&(String, String, i32), &i64)| {
+    let advance = |((stream, topic, partition), place): (&(String, String, i32), &SourcePlace)| {
         let (stream, topic) = (stream.clone(), topic.clone());
-        SourceAdvance { stream, topic, partition: *partition, next_offset: *next }
+        let SourcePlace { next_offset, log } = *place;
+        SourceAdvance { stream, topic, partition: *partition, next_offset, log }
     };
     sources.iter().map(advance).collect()
 }

@@ -39,6 +39,7 @@ mod sizes;
 mod skew;
 pub mod snapshot;
 pub mod sort;
+mod source;
 mod standing;
 mod state;
 pub mod store;
@@ -70,6 +71,7 @@ pub use scan::range::KeyRange;
 pub use schema::{
     ColumnDef, ColumnId, ColumnType, IndexId, Precedence, RowKey, TableDef, TableId, Tenant,
 };
+pub use source::{LastRecord, SourceFault, SourceLog, SourcePlace, SourceStop};
 pub use standing::Standing;
 pub use store::{
     JournalEntry, Options, ReplayDetail, SegmentEnd, SegmentHead, SegmentPart, SegmentReader,

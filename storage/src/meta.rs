@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! definitions 00 | tx 8                                     changes made by the tx, JSON
-//! source 00 | stream 00 | topic 00 | partition 4            next offset 8
+//! source 00 | stream 00 | topic 00 | partition 4            next offset 8, and see `source`
 //! tenant 00 | name                                          -
 //! now                                                       instant 8
 //! horizon 00 | table 4                                      see `retention`
@@ -26,6 +26,7 @@ use crate::key;
 use crate::load::Intent;
 use crate::row;
 use crate::schema::Tenant;
+use crate::source::SourcePlace;
 use crate::time::ValidTime;
 use crate::tx::TxId;
 
@@ -104,8 +105,8 @@ pub(crate) fn sources_in(snapshot: &DbSnapshot<'_>, engine: &Engine) -> Result<S
         let (stream, topic, partition) = (text()?, text()?, text()?);
         let name = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(damaged);
         let partition = i32::from_be_bytes(partition.try_into().map_err(damaged)?);
-        let offset = i64::from_be_bytes(value.try_into().map_err(damaged)?);
-        offsets.insert((name(stream)?, name(topic)?, partition), offset);
+        let place = SourcePlace::read(value)?;
+        offsets.insert((name(stream)?, name(topic)?, partition), place);
         entries.next();
     }
     entries.status()?;
@@ -120,7 +121,8 @@ pub(crate) fn put_source(engine: &Engine, batch: &mut WriteBatch, source: &Sourc
         key.push(0);
     }
     key.extend_from_slice(&source.partition.to_be_bytes());
-    batch.put_cf(engine.family(Family::Meta), key, source.next_offset.to_be_bytes());
+    let place = SourcePlace { next_offset: source.next_offset, log: source.log };
+    batch.put_cf(engine.family(Family::Meta), key, place.value());
 }
 
 /// Reads the tenants that have been written to.

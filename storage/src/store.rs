@@ -9,7 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use rocksdb::WriteBatch;
 use tokio::sync::{oneshot, watch};
 
-use crate::batch::{Batch, Committed, DeadLetter};
+use crate::batch::{Batch, Committed, DeadLetter, SourceAdvance};
 use crate::clock::Clock;
 use crate::definitions::{DefinitionChange, Definitions, IndexDef};
 use crate::engine::Engine;
@@ -444,10 +444,18 @@ impl Store {
     pub fn source_offsets(&self, stream: &str) -> Result<Vec<(String, i32, i64)>> {
         let sources = meta::sources(&*self.engine()?)?;
         let of_stream = sources.into_iter().filter(|((of, ..), _)| of == stream);
-        let mut offsets: Vec<_> =
-            of_stream.map(|((_, topic, partition), next)| (topic, partition, next)).collect();
+        let mut offsets: Vec<_> = of_stream
+            .map(|((_, topic, partition), at)| (topic, partition, at.next_offset))
+            .collect();
         offsets.sort_unstable();
         Ok(offsets)
+    }
+
+    /// Returns where each partition of a stream stands, in order of topic and partition.
+    pub fn sources(&self, stream: &str) -> Result<Vec<SourceAdvance>> {
+        let sources = meta::sources(&*self.engine()?)?;
+        let of_stream = sources.into_iter().filter(|((of, ..), _)| of == stream);
+        Ok(journal::advances(&of_stream.collect()))
     }
 
     /// Returns dead letters with ids above `after`, in order, at most `limit`.

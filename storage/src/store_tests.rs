@@ -5,6 +5,7 @@ use crate::assertion::{AssertedFrom, Assertion, EventId, Op};
 use crate::batch::{Event, Origin, SourceAdvance, SourcePosition, Tx, TxOutcome, Write, WriteKind};
 use crate::clock::ManualClock;
 use crate::schema::{ColumnDef, ColumnId, ColumnType, Precedence, RowKey, TableDef, TableId};
+use crate::source::SourceLog;
 use crate::testing::Directory;
 use crate::time::{Period, ValidTime};
 use crate::value::{Row, Value};
@@ -329,6 +330,49 @@ fn a_batch_that_breaks_the_contract_is_refused_whole() {
     assert_eq!(store.latest().tx, TxId::new(1));
 }
 
+/// A record at an offset of partition 0 in a generation, and the offset after it as the next one.
+fn read_in(generation: u64, offset: i64) -> Batch {
+    let id = format!("{generation} {offset}");
+    let position = SourcePosition { topic: "t".to_owned(), partition: 0, offset };
+    Batch {
+        txs: vec![Tx {
+            writes: vec![assert_write(2, &id, put(10, None, offset), None)],
+            position: Some(position),
+        }],
+        sources: vec![SourceAdvance {
+            stream: "s".to_owned(),
+            topic: "t".to_owned(),
+            partition: 0,
+            next_offset: offset + 1,
+            log: SourceLog { generation, ..SourceLog::default() },
+        }],
+        origin: Origin::Kafka { stream: "s".to_owned() },
+        ..Batch::default()
+    }
+}
+
+#[test]
+fn offsets_of_another_generation_are_those_of_other_records() {
+    let directory = Directory::new();
+    let store = with_tables(&directory.0);
+    let applied = |store: &Store, batch| {
+        let committed = write(store, batch).unwrap();
+        matches!(committed.outcomes[..], [TxOutcome::Applied(_)])
+    };
+    assert!(applied(&store, read_in(1, 5)));
+    assert!(!applied(&store, read_in(1, 5)), "it was taken already");
+    assert!(applied(&store, read_in(2, 5)), "another topic's record");
+    assert!(!applied(&store, read_in(2, 5)), "it was taken already");
+    // What was read before the stream began anew is refused.
+    let late = write(&store, read_in(1, 9)).unwrap_err();
+    assert!(late.to_string().contains("begun anew"), "{late}");
+    store.close().unwrap();
+    let store = open(&directory.0, T);
+    assert!(!applied(&store, read_in(2, 5)), "it was taken before the restart");
+    let sources = store.sources("s").unwrap();
+    assert_eq!((sources[0].next_offset, sources[0].log.generation), (6, 2));
+}
+
 #[test]
 fn source_offsets_journal_and_dead_letters_are_kept() {
     let directory = Directory::new();
@@ -356,6 +400,7 @@ fn source_offsets_journal_and_dead_letters_are_kept() {
             topic: "t".to_owned(),
             partition: 3,
             next_offset,
+            log: SourceLog::default(),
         }],
         dead_letters: vec![letter.clone()],
         origin: Origin::Kafka { stream: "s".to_owned() },

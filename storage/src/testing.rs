@@ -106,6 +106,7 @@ pub(crate) fn record(store: &Store, n: i64) {
         topic: "t".to_owned(),
         partition: 0,
         next_offset: n + 1,
+        log: crate::SourceLog::default(),
     };
     submit(
         store,

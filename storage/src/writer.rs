@@ -30,6 +30,7 @@ use crate::metrics::Recorder;
 use crate::schema::Tenant;
 use crate::sizes::Sizes;
 use crate::skew::Skew;
+use crate::source::SourcePlace;
 use crate::state::State;
 use crate::store::Turn;
 use crate::time::{SystemTime, ValidTime};
@@ -158,7 +159,7 @@ impl Writer {
         let sources = meta::sources(&engine)?;
         Ok(Self {
             tables: Arc::new(Tables::new(&state.definitions())),
-            unjournaled: sources.iter().map(|(of, next)| (of.clone(), *next)).collect(),
+            unjournaled: sources.iter().map(|(of, place)| (of.clone(), *place)).collect(),
             sources,
             tenants: meta::tenants(&engine)?,
             erased: Erased::load(&engine)?,
@@ -392,8 +393,22 @@ impl Writer {
         Ok(entry.system_time)
     }
 
+    /// Refuses records that were read before their stream began anew.
+    fn check_sources(&self, batch: &Batch) -> Result<()> {
+        for source in &batch.sources {
+            let of = (source.stream.clone(), source.topic.clone(), source.partition);
+            let generation = self.sources.get(&of).map_or(0, |place| place.log.generation);
+            if source.log.generation < generation {
+                let reason = format!("stream \"{}\" has begun anew since", source.stream);
+                return Err(Error::Refused { reason });
+            }
+        }
+        Ok(())
+    }
+
     fn check(&self, batch: &Batch, system_time: SystemTime) -> Result<()> {
         self.engine.keeper().check()?;
+        self.check_sources(batch)?;
         if batch.definitions.is_empty() {
             return self.tables.check(batch, system_time);
         }
@@ -470,8 +485,9 @@ impl Writer {
         for source in &batch.sources {
             meta::put_source(&self.engine, &mut group.writes, source);
             let of = (source.stream.clone(), source.topic.clone(), source.partition);
-            running.unjournaled.insert(of.clone(), source.next_offset);
-            running.sources.insert(of, source.next_offset);
+            let place = SourcePlace { next_offset: source.next_offset, log: source.log };
+            running.unjournaled.insert(of.clone(), place);
+            running.sources.insert(of, place);
         }
         let letters = numbered(&batch.dead_letters, &mut running.dead_letter, base);
         let around = Around {

@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use everwhen_storage::{
-    Batch, DeadLetter, DefinitionChange, Keys, Origin, Scan, SourceAdvance, SourcePosition, Store,
-    SystemBound, SystemTime, TableDef, Tenant, Tx, TxId, ValidBound, Value, Version, WriteKind,
+    Batch, DeadLetter, DefinitionChange, Keys, Origin, Scan, SourceAdvance, SourceLog,
+    SourcePosition, Store, SystemBound, SystemTime, TableDef, Tenant, Tx, TxId, ValidBound, Value,
+    Version, WriteKind,
 };
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -238,6 +239,7 @@ fn from_topic(batch: &mut Batch, offsets: &mut BTreeMap<i32, i64>, random: &mut 
         topic: TOPIC.to_owned(),
         partition,
         next_offset,
+        log: SourceLog::default(),
     };
     batch.sources = advances.into_iter().map(advance).collect();
 }

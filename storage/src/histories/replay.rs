@@ -73,7 +73,8 @@ fn of_topic(random: &mut Random, next: &mut [i64; 2], topic: &mut Topic) -> Batc
     for partition in [0, 1] {
         let next_offset = next[usize::try_from(partition).unwrap()];
         let (stream, topic) = ("s".to_owned(), "t".to_owned());
-        batch.sources.push(SourceAdvance { stream, topic, partition, next_offset });
+        let log = crate::SourceLog::default();
+        batch.sources.push(SourceAdvance { stream, topic, partition, next_offset, log });
     }
     if random.one_in(3) {
         batch.dead_letters.push(letter(random));

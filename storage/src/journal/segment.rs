@@ -6,7 +6,8 @@
 //! frame     length of the body 4 | xxh3-64 of kind and body 8 | kind 1 | body
 //!  letter 1 | dead letter id 8 | value as in `dead_letters`
 //!  entry  2 | first tx 8 | definitions (length varint, JSON; none: 0) | value as in `transactions`
-//!  end    3 | last tx 8 | its system time 8 | sources as in an entry
+//!  end    3 | last tx 8 | its system time 8 | sources as in an entry of format 2
+//!  end    4 | the same with sources as in an entry of format 3
 //! ```
 //!
 //! Integers are little-endian. Dead letters stand before the entry they were durable with; those
@@ -28,7 +29,7 @@ use crate::row;
 use crate::time::SystemTime;
 use crate::tx::TxId;
 
-use super::{Depth, JournalEntry, put_sources, take_sources};
+use super::{Depth, JournalEntry, has_logs, put_sources, take_sources};
 
 const MAGIC: &[u8; 16] = b"EVERWHEN JOURNAL";
 const FORMAT: u8 = 1;
@@ -40,6 +41,7 @@ pub(crate) const HEAD_BYTES_WHOLE: u64 = HEAD_BYTES as u64 + 8;
 const LETTER: u8 = 1;
 const ENTRY: u8 = 2;
 const END: u8 = 3;
+const END_WITH_LOGS: u8 = 4;
 
 /// What a segment says of itself before its first entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,8 +123,10 @@ pub(crate) fn write(
     body.clear();
     body.extend_from_slice(&last.0.get().to_le_bytes());
     body.extend_from_slice(&last.1.micros().to_le_bytes());
-    put_sources(&mut body, &sources);
-    frame(out, END, &body).map_err(|source| io(path, source))?;
+    let has_logs = has_logs(&sources);
+    put_sources(&mut body, &sources, has_logs);
+    frame(out, if has_logs { END_WITH_LOGS } else { END }, &body)
+        .map_err(|source| io(path, source))?;
     Ok(SegmentEnd { last, sources })
 }
 
@@ -341,9 +345,10 @@ fn take_part(kind: u8, mut body: &[u8]) -> Result<SegmentPart> {
             let entry = JournalEntry::read(&key::number(first), bytes, Depth::Whole)?;
             Ok(SegmentPart::Entry(Box::new(entry), changes))
         }
-        END => {
+        END | END_WITH_LOGS => {
             let last = take_place(bytes)?;
-            Ok(SegmentPart::End(SegmentEnd { last, sources: take_sources(bytes)? }))
+            let sources = take_sources(bytes, kind == END_WITH_LOGS)?;
+            Ok(SegmentPart::End(SegmentEnd { last, sources }))
         }
         kind => Err(super::damaged(&format!("a part of unknown kind {kind}"))),
     }

@@ -2,6 +2,7 @@ use super::*;
 use crate::assertion::{AssertedFrom, Assertion, EventId, Op};
 use crate::batch::{Event, Write, WriteKind};
 use crate::schema::{ColumnId, RowKey, TableId, Tenant};
+use crate::source::LastRecord;
 use crate::time::ValidTime;
 use crate::value::{Row, Value};
 
@@ -42,13 +43,32 @@ fn an_entry_round_trips_at_every_depth() {
         topic: "presence".to_owned(),
         partition: 7,
         next_offset: 1_000_004,
+        log: SourceLog::default(),
     }];
-    let detail =
-        ReplayDetail { mapped_at: TxId::new(8), sources, last_dead_letter: 300, txs: Vec::new() };
-    let whole = JournalEntry { replay: Some(detail), ..entry() };
-    let bytes = bytes_of(&whole);
+    let log = SourceLog {
+        generation: 9,
+        topic_id: Some([1; 16]),
+        last: Some(LastRecord { offset: 1_000_003, hash: 77 }),
+        stop: None,
+    };
+    let known: Vec<_> =
+        sources.iter().map(|source| SourceAdvance { log, ..source.clone() }).collect();
+    for (sources, format) in [(sources, 2), (known, 3)] {
+        let detail = ReplayDetail {
+            mapped_at: TxId::new(8),
+            sources,
+            last_dead_letter: 300,
+            txs: Vec::new(),
+        };
+        round_trips(&JournalEntry { replay: Some(detail), ..entry() }, format);
+    }
+}
+
+fn round_trips(whole: &JournalEntry, format: u8) {
+    let bytes = bytes_of(whole);
+    assert_eq!(bytes[0], format);
     let read = |depth| JournalEntry::read(&key::number(10), &bytes, depth).unwrap();
-    assert_eq!(read(Depth::Whole), whole);
+    assert_eq!(read(Depth::Whole), *whole);
     assert_eq!(read(Depth::Positions), entry());
     let bare = read(Depth::Times);
     assert!(bare.positions.is_empty());

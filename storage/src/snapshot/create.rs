@@ -165,11 +165,11 @@ impl Described {
         });
         let mut sources: Vec<Source> = meta::sources(&engine)?
             .into_iter()
-            .map(|((stream, topic, partition), next_offset)| Source {
+            .map(|((stream, topic, partition), place)| Source {
                 stream,
                 topic,
                 partition,
-                next_offset,
+                next_offset: place.next_offset,
             })
             .collect();
         sources.sort_unstable();

@@ -16,6 +16,7 @@ use crate::row::{ArchiveHeader, ChangeValue, CurrentHeader, DocumentView, Timeli
 use crate::schema::{ColumnType, TableId};
 use crate::sizes;
 use crate::snapshot::{Progress, Watch};
+use crate::source::SourcePlace;
 use crate::time::{SystemTime, ValidTime};
 use crate::tx::TxId;
 
@@ -339,15 +340,11 @@ fn meta_entry(key: &[u8], value: &[u8]) -> Result<()> {
     if key.starts_with(b"size\0") {
         return sizes::read(value).map(drop);
     }
-    let kinds: [&[u8]; 7] = [
-        b"source\0",
-        b"tenant\0",
-        b"horizon\0",
-        b"erased\0",
-        b"erasing\0",
-        b"erasure\0",
-        b"filler\0",
-    ];
+    if key.starts_with(b"source\0") {
+        return SourcePlace::read(value).map(drop);
+    }
+    let kinds: [&[u8]; 6] =
+        [b"tenant\0", b"horizon\0", b"erased\0", b"erasing\0", b"erasure\0", b"filler\0"];
     let single: [&[u8]; 3] = [b"now", b"load", b"erase_secret"];
     if kinds.iter().any(|kind| key.starts_with(kind)) || single.contains(&key) {
         Ok(())

@@ -27,7 +27,7 @@ use super::tables::Tables;
 pub(super) struct Around<'a> {
     /// The system time of its first transaction.
     pub(super) base: SystemTime,
-    /// Next offsets: records below were taken before.
+    /// Where sources stand: records before that were taken already.
     pub(super) sources: &'a SourceOffsets,
     /// How far sources were read since the last entry, this batch included.
     pub(super) unjournaled: &'a mut Unjournaled,
@@ -233,7 +233,7 @@ impl<'w> Group<'w> {
             replay: None,
         };
         let mut outcomes = Vec::with_capacity(batch.txs.len());
-        let taken = taken_of(&batch.origin, around.sources);
+        let taken = taken_of(batch, around.sources);
         let is_read_again = matches!(batch.origin, Origin::Kafka { .. });
         let mut operations = (0, Vec::new());
         for tx in &batch.txs {
@@ -397,10 +397,20 @@ fn diverges(original: &JournalEntry, outcomes: &[TxOutcome]) -> Error {
 /// Next offsets of one stream: topic, partition, offset.
 type Taken<'s> = Vec<(&'s str, i32, i64)>;
 
-fn taken_of<'s>(origin: &Origin, sources: &'s SourceOffsets) -> Taken<'s> {
-    let Origin::Kafka { stream } = origin else { return Vec::new() };
+fn taken_of<'s>(batch: &Batch, sources: &'s SourceOffsets) -> Taken<'s> {
+    let Origin::Kafka { stream } = &batch.origin else { return Vec::new() };
     let of_stream = sources.iter().filter(|((of, ..), _)| of == stream);
-    of_stream.map(|((_, topic, partition), next)| (topic.as_str(), *partition, *next)).collect()
+    // Offsets of another generation are those of other records, whatever their numbers.
+    let is_same = |topic: &str, partition: i32, generation: u64| {
+        let mut advances = batch.sources.iter();
+        advances
+            .find(|source| source.topic == topic && source.partition == partition)
+            .is_none_or(|source| source.log.generation == generation)
+    };
+    of_stream
+        .filter(|((_, topic, partition), place)| is_same(topic, *partition, place.log.generation))
+        .map(|((_, topic, partition), place)| (topic.as_str(), *partition, place.next_offset))
+        .collect()
 }
 
 /// True for a record of a source that stands before what was taken from it.

@@ -13,8 +13,8 @@ use everwhen_storage::snapshot::{self, Asked, Progress, Target};
 use everwhen_storage::{
     AssertedFrom, Assertion, Batch, ColumnDef, ColumnId, ColumnType, DeadLetter, DefinitionChange,
     Error, Event, EventId, Keys, ManualClock, Op, Options, Origin, Precedence, Result, Row, RowKey,
-    Scan, SourceAdvance, SourcePosition, Store, SystemBound, TableDef, TableId, Tenant, Tx, TxId,
-    ValidBound, ValidTime, Value, Write, WriteKind, verify,
+    Scan, SourceAdvance, SourceLog, SourcePosition, Store, SystemBound, TableDef, TableId, Tenant,
+    Tx, TxId, ValidBound, ValidTime, Value, Write, WriteKind, verify,
 };
 use everwhen_tests::{seed, soak};
 use rand::seq::IndexedRandom as _;
@@ -100,6 +100,7 @@ fn record(n: i64, random: &mut StdRng) -> Batch {
             topic: "t".to_owned(),
             partition: 0,
             next_offset: n + 1,
+            log: SourceLog::default(),
         }],
         dead_letters: if n % 10 == 0 { vec![letter] } else { Vec::new() },
         origin: Origin::Kafka { stream: "s".to_owned() },
