@@ -18,6 +18,10 @@ pub enum Error {
     /// Events were posted to a stream that nothing reads.
     #[error("stream \"{stream}\" has no mapping, so its events would be lost")]
     NoMapping { stream: String },
+    /// Records were on their way when their stream was reset, replaced or dropped: they are read
+    /// again if they are still wanted.
+    #[error("stream \"{stream}\" has begun anew since the records were read")]
+    Moved { stream: String },
     /// The journal cannot be followed: put right what it names, then go on.
     #[error("the replay stands at transaction {last}: {why}")]
     Replay { last: everwhen_storage::TxId, why: String },
@@ -44,7 +48,7 @@ impl Error {
             Self::Storage(error) if error.is_io() => "58030",
             Self::Storage(_) => "XX000",
             Self::UnknownStream { .. } => "42704",
-            Self::NoMapping { .. } | Self::Replay { .. } => "55000",
+            Self::NoMapping { .. } | Self::Moved { .. } | Self::Replay { .. } => "55000",
             Self::File { .. } => "22023",
             Self::Busy => "53300",
         }
@@ -72,7 +76,7 @@ impl Error {
         match self {
             Self::Statement(error) => error.is_retryable(),
             Self::Storage(error) => error.is_retryable(),
-            Self::Busy | Self::Stopped => true,
+            Self::Busy | Self::Moved { .. } | Self::Stopped => true,
             Self::UnknownStream { .. }
             | Self::NoMapping { .. }
             | Self::Replay { .. }

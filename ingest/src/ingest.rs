@@ -147,10 +147,15 @@ impl Ingest {
         let mut rows = Vec::new();
         for definition in definitions.all(DefinitionKind::Stream) {
             let name = definition.name.as_str();
-            match StreamDef::read(definition).map(|stream| stream.kafka) {
-                Ok(Some(kafka)) => rows.extend(self.stream(name).board.rows(name, &kafka.topic)),
-                Ok(None) => rows.push(bare_row(name, "events", None)),
-                Err(error) => rows.push(bare_row(name, "stopped", Some(error.to_string()))),
+            match StreamDef::read(definition) {
+                Ok(StreamDef { kafka: Some(kafka), reading, .. }) => {
+                    rows.extend(self.stream(name).board.rows(name, &kafka.topic, &reading));
+                }
+                Ok(_) => rows.push(StreamStatus::bare(name, "events".to_owned(), None)),
+                Err(error) => {
+                    let state = "stopped".to_owned();
+                    rows.push(StreamStatus::bare(name, state, Some(error.to_string())));
+                }
             }
         }
         rows
@@ -258,18 +263,5 @@ impl Ingest {
 fn join(name: &str, stream: Running) {
     if stream.thread.join().is_err() {
         tracing::error!(stream = name, "the stream's thread failed");
-    }
-}
-
-fn bare_row(stream: &str, state: &str, error: Option<String>) -> StreamStatus {
-    StreamStatus {
-        stream: stream.to_owned(),
-        topic: None,
-        partition: None,
-        next_offset: None,
-        high_watermark: None,
-        lag: None,
-        state: state.to_owned(),
-        error,
     }
 }

@@ -10,14 +10,17 @@
 //!   and makes a new client;
 //! - its queue grows where the reader is slower than the broker: small queues, and the default
 //!   pause of a full queue (1 s) would stall, so it is 5 ms;
-//! - it may deliver a record twice after a leader changed: offsets below the expected one are dropped.
+//! - it may deliver a record twice after a leader changed: those below the expected offset are
+//!   dropped;
+//! - it goes on at the same offset where a topic was deleted and made anew: [`topic_id`] and
+//!   [`starts`] tell one topic from another, and a stream is held where it is not the same.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
-use everwhen_storage::Store;
+use everwhen_storage::{Definitions, Store};
 use rdkafka::consumer::Consumer;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
@@ -34,10 +37,13 @@ use crate::stream::KafkaTopic;
 
 use client::{Client, client};
 use session::Session;
+use starts::Beginning;
 
 mod again;
 mod client;
 mod session;
+mod starts;
+mod topic_id;
 
 pub use again::Again;
 pub use client::Watermarks;
@@ -80,6 +86,7 @@ impl Worker {
     pub fn run(&self) {
         let mut pause = PAUSE_MIN;
         while !self.stop.is_set() {
+            let definitions = self.store.definitions();
             let began = self.store.clock().monotonic();
             let (state, reason) = match self.session() {
                 Ended::Stopped => return,
@@ -94,12 +101,25 @@ impl Worker {
             if self.store.clock().monotonic() - began > STALLED {
                 pause = PAUSE_MIN;
             }
-            if self.stop.wait(pause) {
+            if self.pause(pause, &definitions) {
                 return;
             }
             pause = (pause * 2).min(PAUSE_MAX);
             self.counters.restarted();
         }
+    }
+
+    /// Waits, less long where the definitions are no longer these; true where asked to stop.
+    fn pause(&self, at_most: Duration, definitions: &Arc<Definitions>) -> bool {
+        let clock = self.store.clock();
+        let began = clock.monotonic();
+        while !self.stop.wait(MAPPING) {
+            let has_changed = !Arc::ptr_eq(definitions, &self.store.definitions());
+            if has_changed || clock.monotonic() - began >= at_most {
+                return false;
+            }
+        }
+        true
     }
 
     /// Shows a state and its reason, and logs where it stops running or has to be put right.
@@ -121,6 +141,14 @@ impl Worker {
             Err(error @ Error::UnknownStream { .. }) => return Ended::Waiting(error.to_string()),
             Err(error) => return Ended::Held(error.to_string()),
         };
+        if plan.stream.kafka.as_ref() != Some(&self.topic) {
+            // Whoever follows the definitions stops this thread.
+            return Ended::Waiting("the stream was replaced".to_owned());
+        }
+        self.board.begin(&plan.stream.reading);
+        if plan.stream.reading.paused {
+            return self.rest(&plan);
+        }
         let consumer = match client(&self.topic, self.committer.stream()) {
             Ok(consumer) => Arc::new(consumer),
             Err(error) => return Ended::Held(format!("Kafka client: {error}")),
@@ -130,14 +158,15 @@ impl Worker {
             Ok(partitions) => partitions,
             Err(ended) => return ended,
         };
-        let starts = match self.starts(&consumer, &partitions) {
+        let starts = match self.starts(&plan, &consumer, &partitions) {
             Ok(starts) => starts,
             Err(ended) => return ended,
         };
         self.board.watch(Some(Watermarks::new(&consumer, &self.topic.topic)));
         let ended = if plan.is_idle() {
             self.board.set(State::NoMapping, None);
-            self.await_mapping()
+            // Records taken before something reads the stream would be lost to it.
+            self.await_change(&plan)
         } else {
             self.read(&plan, &consumer, starts)
         };
@@ -145,11 +174,29 @@ impl Worker {
         ended
     }
 
-    /// Waits until something reads the stream: records taken before that would be lost to it.
-    fn await_mapping(&self) -> Ended {
+    /// Shows where a paused stream stands, and waits until it is no longer paused.
+    fn rest(&self, plan: &StreamPlan) -> Ended {
+        let sources = match self.sources() {
+            Ok(sources) => sources,
+            Err(error) => return Ended::Held(error.to_string()),
+        };
+        for source in sources {
+            let generation = plan.stream.reading.start_of(source.partition).generation;
+            if source.log.generation == generation {
+                self.board.reached(source.partition, source.next_offset);
+            }
+        }
+        self.board.set(State::Paused, None);
+        self.await_change(plan)
+    }
+
+    /// Waits until something begins or ceases to read the stream, or it is to be read otherwise.
+    fn await_change(&self, of: &StreamPlan) -> Ended {
         while !self.stop.wait(MAPPING) {
             match self.committer.plan() {
-                Ok(plan) if plan.is_idle() => {}
+                Ok(plan)
+                    if plan.is_idle() == of.is_idle()
+                        && plan.stream.reading == of.stream.reading => {}
                 _ => return Ended::Changed,
             }
         }
@@ -187,47 +234,15 @@ impl Worker {
         Ok(partitions.map(|partition| partition.id()).collect())
     }
 
-    /// Returns the offset each partition is read from, after a check against the broker's log.
-    fn starts(&self, consumer: &Client, partitions: &[i32]) -> Result<BTreeMap<i32, i64>, Ended> {
-        let stored = self.store.source_offsets(self.committer.stream());
-        let stored = stored.map_err(|error| Ended::Held(error.to_string()))?;
-        let mut starts = BTreeMap::new();
-        for partition in partitions {
-            let (low, high) = consumer
-                .fetch_watermarks(&self.topic.topic, *partition, ANSWER)
-                .map_err(|error| Ended::Waiting(format!("partition {partition}: {error}")))?;
-            let next = stored
-                .iter()
-                .find(|(topic, of, _)| *topic == self.topic.topic && of == partition)
-                .map(|(.., next)| *next);
-            if let Some(next) = next {
-                if next < low {
-                    return Err(Ended::Held(format!(
-                        "log truncated below the stored offset: partition {partition} of \
-                         \"{}\" begins at {low}, the next offset to read is {next}",
-                        self.topic.topic
-                    )));
-                }
-                if next > high {
-                    return Err(Ended::Held(format!(
-                        "log ends before the stored offset: partition {partition} of \"{}\" \
-                         ends at {high}, the next offset to read is {next}; was the topic made \
-                         anew?",
-                        self.topic.topic
-                    )));
-                }
-            }
-            self.board.ends(*partition, high);
-            self.board.reached(*partition, next.unwrap_or(low));
-            starts.insert(*partition, next.unwrap_or(low));
-        }
-        Ok(starts)
-    }
-
-    fn read(&self, plan: &StreamPlan, consumer: &Client, starts: BTreeMap<i32, i64>) -> Ended {
+    fn read(
+        &self,
+        plan: &StreamPlan,
+        consumer: &Client,
+        starts: BTreeMap<i32, Beginning>,
+    ) -> Ended {
         let mut assignment = TopicPartitionList::with_capacity(starts.len());
-        for (partition, offset) in &starts {
-            let at = Offset::Offset(*offset);
+        for (partition, beginning) in &starts {
+            let at = Offset::Offset(beginning.first());
             if let Err(error) = assignment.add_partition_offset(&self.topic.topic, *partition, at) {
                 return Ended::Waiting(error.to_string());
             }
@@ -248,13 +263,18 @@ impl Worker {
             partitions = starts.len(),
             "stream is running"
         );
-        let mut session = Session::new(self, plan, consumer, starts, sender);
+        let mut session = Session::new(self, plan, consumer, &starts, sender);
         let ended = session.run(&pipeline);
         drop(session);
         match (pipeline::join(pipeline), ended) {
             (Ok(()), ended) => ended,
             (Err(_), Ended::Stopped) => Ended::Stopped,
-            (Err(Error::NoMapping { .. } | Error::UnknownStream { .. }), _) => Ended::Changed,
+            // The session may know a reason of its own.
+            (Err(_), ended @ Ended::Held(_)) => ended,
+            (
+                Err(Error::NoMapping { .. } | Error::UnknownStream { .. } | Error::Moved { .. }),
+                _,
+            ) => Ended::Changed,
             (Err(error @ Error::Statement(_)), _) => Ended::Held(error.to_string()),
             (Err(error), _) => Ended::Waiting(error.to_string()),
         }

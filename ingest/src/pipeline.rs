@@ -8,41 +8,60 @@
 //! stored offset never runs ahead of a batch that failed. Both hand-overs are bounded, which is
 //! what holds the source back.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use everwhen_query::QUERY_STACK_BYTES;
-use everwhen_storage::{SourceAdvance, SourceLog, Tenant};
+use everwhen_storage::{LastRecord, SourceAdvance, SourceLog, Tenant};
 
 use crate::apply::TenantRule;
-use crate::batch::Records;
+use crate::batch::{ReadFrom, Records};
 use crate::commit::{Committer, Flight};
 use crate::error::{Error, Result};
 use crate::plan::Prepared;
 use crate::status::Board;
 
 /// What a source hands over.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Work {
     pub records: Records,
     /// Offsets that partitions have reached without a record, behind all of `records`: markers of
     /// transactions and records compacted away use offsets up.
-    pub reached: Vec<(i32, i64)>,
+    pub reached: Vec<Reached>,
+}
+
+impl Work {
+    /// Begins work of a topic.
+    pub fn of(origin: &Arc<ReadFrom>) -> Self {
+        Self { records: Records::from_topic(Arc::clone(origin)), reached: Vec::new() }
+    }
+}
+
+/// An offset that a partition has reached.
+#[derive(Debug, Clone, Copy)]
+pub struct Reached {
+    pub partition: i32,
+    pub next_offset: i64,
+    /// What its log is known by, with the last record that was read before this source began.
+    pub log: SourceLog,
 }
 
 /// Runs until the source ends or something has to be waited out.
 ///
 /// # Errors
 /// [`Error::NoMapping`] once nothing reads the stream, [`Error::Statement`] where a mapping no
-/// longer fits its table, [`Error::Storage`]. The batch at hand is not durable then.
+/// longer fits its table, [`Error::Moved`], [`Error::Storage`]. The batch at hand is not durable
+/// then.
 pub fn run(committer: &Committer, source: &Receiver<Work>, board: &Board) -> Result<()> {
     let tenant = Tenant::default();
     let tenants = TenantRule { tenant: &tenant, bound: false };
     let mut flying: Option<Flying> = None;
+    let mut lasts = Lasts::new();
     loop {
         // With a batch in flight the source is not waited for: landing comes first then.
         let work = if flying.is_some() { source.try_recv().ok() } else { source.recv().ok() };
-        let ready = work.map(|work| prepare(committer, work, tenants));
+        let ready = work.map(|work| prepare(committer, work, tenants, &mut lasts));
         match (flying.take(), &ready) {
             (Some(flight), _) => land(committer, flight, tenants, board)?,
             (None, None) => return Ok(()),
@@ -63,14 +82,28 @@ struct Flying {
     sources: Vec<SourceAdvance>,
 }
 
-fn prepare(committer: &Committer, work: Work, tenants: TenantRule<'_>) -> Result<(Prepared, Work)> {
+/// The last record of each partition that was prepared.
+type Lasts = BTreeMap<i32, LastRecord>;
+
+fn prepare(
+    committer: &Committer,
+    work: Work,
+    tenants: TenantRule<'_>,
+    lasts: &mut Lasts,
+) -> Result<(Prepared, Work)> {
     let plan = committer.plan()?;
     if plan.is_idle() {
         return Err(committer.no_mapping());
     }
     let mut prepared = plan.prepare(&work.records, tenants)?;
     let topic = plan.stream.kafka.as_ref().map(|kafka| kafka.topic.as_str());
-    advance(&mut prepared.batch.sources, committer.stream(), topic, &work.reached);
+    let sources = &mut prepared.batch.sources;
+    lasts.extend(sources.iter().filter_map(|source| Some((source.partition, source.log.last?))));
+    let reached = work.reached.iter().map(|reached| {
+        let last = lasts.get(&reached.partition).copied().or(reached.log.last);
+        Reached { log: SourceLog { last, ..reached.log }, ..*reached }
+    });
+    advance(sources, committer.stream(), topic, reached);
     Ok((prepared, work))
 }
 
@@ -91,18 +124,19 @@ fn advance(
     sources: &mut Vec<SourceAdvance>,
     stream: &str,
     topic: Option<&str>,
-    reached: &[(i32, i64)],
+    reached: impl Iterator<Item = Reached>,
 ) {
     let Some(topic) = topic else { return };
-    for (partition, offset) in reached {
-        match sources.iter_mut().find(|source| source.partition == *partition) {
-            Some(source) => source.next_offset = source.next_offset.max(*offset),
+    for reached in reached {
+        let Reached { partition, next_offset, log } = reached;
+        match sources.iter_mut().find(|source| source.partition == partition) {
+            Some(source) => source.next_offset = source.next_offset.max(next_offset),
             None => sources.push(SourceAdvance {
                 stream: stream.to_owned(),
                 topic: topic.to_owned(),
-                partition: *partition,
-                next_offset: *offset,
-                log: SourceLog::default(),
+                partition,
+                next_offset,
+                log,
             }),
         }
     }

@@ -1,9 +1,9 @@
 //! A stream ready to run: its decoder and its mappings, compiled from the definitions in force.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use everwhen_storage::{
-    Batch, DeadLetter, DefinitionKind, Definitions, Origin, SourceAdvance, SourceLog,
+    Batch, DeadLetter, DefinitionKind, Definitions, LastRecord, Origin, SourceAdvance, SourceLog,
     SourcePosition, Tx, TxId,
 };
 
@@ -82,8 +82,12 @@ impl StreamPlan {
     /// turned away; where the records are of a topic, each partition's next offset as well.
     ///
     /// # Errors
-    /// Only for a fault of ours: records that cannot be processed become dead letters.
+    /// [`Error::Moved`] for records that the stream is not to have any more, else only for a fault
+    /// of ours: records that cannot be processed become dead letters.
     pub fn prepare(&self, records: &Records, tenants: TenantRule<'_>) -> Result<Prepared> {
+        if !self.wants(records) {
+            return Err(Error::Moved { stream: self.name.clone() });
+        }
         let decoded = self.decoder.decode(records).map_err(everwhen_query::Error::from)?;
         let mut assembly = Assembly::new(records.len());
         for mapping in &self.mappings {
@@ -134,23 +138,28 @@ impl StreamPlan {
         Ok(prepared)
     }
 
+    /// True where the records were read from what the stream reads as it is defined.
+    fn wants(&self, records: &Records) -> bool {
+        let Some(origin) = records.origin() else { return true };
+        let mut logs = origin.logs.iter();
+        let reading = &self.stream.reading;
+        self.stream.kafka.as_ref() == Some(&origin.topic)
+            && !reading.paused
+            && logs
+                .all(|(partition, log)| reading.start_of(*partition).generation == log.generation)
+    }
+
     /// Returns the next offset of each partition after these records.
     fn advances(&self, records: &Records) -> Vec<SourceAdvance> {
         let Some(kafka) = &self.stream.kafka else { return Vec::new() };
-        let mut next = BTreeMap::<i32, i64>::new();
-        for (partition, offset) in records.iter().filter_map(|record| record.place) {
-            let reached = next.entry(partition).or_insert(0);
-            *reached = (*reached).max(offset + 1);
-        }
-        next.into_iter()
-            .map(|(partition, next_offset)| SourceAdvance {
-                stream: self.name.clone(),
-                topic: kafka.topic.clone(),
-                partition,
-                next_offset,
-                log: SourceLog::default(),
-            })
-            .collect()
+        let advance = |(partition, last): (i32, LastRecord)| SourceAdvance {
+            stream: self.name.clone(),
+            topic: kafka.topic.clone(),
+            partition,
+            next_offset: last.offset + 1,
+            log: SourceLog { last: Some(last), ..records.log(partition) },
+        };
+        records.lasts().into_iter().map(advance).collect()
     }
 
     /// Turns the records' writes into dead letters: what is left when the writer refuses them.

@@ -148,15 +148,16 @@ impl Replaying<'_> {
         let mut known = HashMap::new();
         for source in &sources {
             if !known.contains_key(&source.stream) {
-                known.insert(source.stream.clone(), self.store.source_offsets(&source.stream)?);
+                known.insert(source.stream.clone(), self.store.sources(&source.stream)?);
             }
         }
         sources.retain(|source| {
             let of_stream = known.get(&source.stream).into_iter().flatten();
-            let mut same = of_stream.filter(|(topic, partition, _)| {
-                (topic, *partition) == (&source.topic, source.partition)
+            let mut same = of_stream.filter(|known| {
+                (&known.topic, known.partition) == (&source.topic, source.partition)
             });
-            same.all(|(.., next)| *next < source.next_offset)
+            let reached = |source: &SourceAdvance| (source.log.generation, source.next_offset);
+            same.all(|known| reached(known) < reached(source))
         });
         let dead_letters = std::mem::take(&mut self.letters);
         self.store.replay(None, Batch { sources, dead_letters, ..Batch::default() })?;
@@ -262,9 +263,20 @@ impl Replaying<'_> {
             self.topics.insert(plan.name.clone(), again);
         }
         let mut records = Records::default();
+        let sources = entry.replay.iter().flat_map(|detail| &detail.sources);
+        let sources: Vec<_> = sources.filter(|source| source.stream == plan.name).collect();
         for (tx, position) in &entry.positions {
+            let of_position = |source: &&&SourceAdvance| {
+                (&source.topic, source.partition) == (&position.topic, position.partition)
+            };
+            // Other brokers have a copy of the topic, under an id of its own.
+            let topic_id = match self.options.brokers {
+                Some(_) => None,
+                None => sources.iter().find(of_position).and_then(|source| source.log.topic_id),
+            };
+            let with_headers = plan.wants_headers();
             let read = match self.topics.get_mut(&plan.name) {
-                Some(again) => again.read(position, plan.wants_headers(), &mut records),
+                Some(again) => again.read(position, topic_id, with_headers, &mut records),
                 None => Ok(()),
             };
             read.map_err(|why| self.wrong(format!("record of transaction {tx}: {why}")))?;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 
 use crate::kafka::Watermarks;
+use crate::reading::Reading;
 
 /// One row of `everwhen.streams`: a partition, or a stream whose partitions are not known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,10 +19,27 @@ pub struct StreamStatus {
     pub high_watermark: Option<i64>,
     /// `high_watermark` less `next_offset`.
     pub lag: Option<i64>,
-    /// `events` (posted alone), `connecting`, `running`, `no mapping`, `waiting`, `stopped`.
+    /// `events` (posted alone), `connecting`, `running`, `no mapping`, `waiting`, `paused`,
+    /// `stopped`.
     pub state: String,
     /// Why it waits or has stopped.
     pub error: Option<String>,
+}
+
+impl StreamStatus {
+    /// Returns the row of a stream without partitions.
+    pub fn bare(stream: &str, state: String, error: Option<String>) -> Self {
+        Self {
+            stream: stream.to_owned(),
+            topic: None,
+            partition: None,
+            next_offset: None,
+            high_watermark: None,
+            lag: None,
+            state,
+            error,
+        }
+    }
 }
 
 /// What a stream is doing.
@@ -34,6 +52,8 @@ pub enum State {
     NoMapping,
     /// Something outside is away; it goes on by itself once that is back.
     Waiting,
+    /// It was told to read nothing for now.
+    Paused,
     /// Something must be put right by a person; it goes on once that is done.
     Stopped,
 }
@@ -45,6 +65,7 @@ impl State {
             Self::Running => "running",
             Self::NoMapping => "no mapping",
             Self::Waiting => "waiting",
+            Self::Paused => "paused",
             Self::Stopped => "stopped",
         }
     }
@@ -60,6 +81,8 @@ pub struct Board {
 struct Inner {
     state: State,
     error: Option<String>,
+    /// What the partitions below were read as.
+    reading: Option<Reading>,
     partitions: BTreeMap<i32, Place>,
     watermarks: Option<Watermarks>,
 }
@@ -78,6 +101,17 @@ impl Board {
         inner.state = state;
         inner.error = error;
         news
+    }
+
+    /// Begins to read as a definition says; what is known of partitions read otherwise goes.
+    pub fn begin(&self, reading: &Reading) {
+        let mut inner = self.inner.lock();
+        if inner.reading.as_ref() != Some(reading) {
+            inner.reading = Some(reading.clone());
+            inner.partitions.clear();
+            inner.state = State::Connecting;
+            inner.error = None;
+        }
     }
 
     /// Returns the state.
@@ -104,12 +138,19 @@ impl Board {
     }
 
     /// Returns the rows of a stream. Asks the broker where its logs end, for a moment at most, so
-    /// that a lag of zero means that all that was there before the call is durable.
-    pub fn rows(&self, stream: &str, topic: &str) -> Vec<StreamStatus> {
-        let (state, watermarks) = {
+    /// that a lag of zero means that all that was there before the call is durable. Nothing is
+    /// said of offsets that were read otherwise than the definition says now.
+    pub fn rows(&self, stream: &str, topic: &str, reading: &Reading) -> Vec<StreamStatus> {
+        let (state, watermarks, is_current) = {
             let inner = self.inner.lock();
-            (inner.state, inner.watermarks.clone())
+            let is_current = inner.reading.as_ref().is_none_or(|of| of == reading);
+            (inner.state, inner.watermarks.clone(), is_current)
         };
+        if !is_current {
+            let state = State::Connecting.word().to_owned();
+            let topic = Some(topic.to_owned());
+            return vec![StreamStatus { topic, ..StreamStatus::bare(stream, state, None) }];
+        }
         if let (State::Running | State::NoMapping, Some(watermarks)) = (state, watermarks) {
             let partitions: Vec<i32> = self.inner.lock().partitions.keys().copied().collect();
             for (partition, high_watermark) in watermarks.ask(&partitions) {
@@ -140,22 +181,41 @@ impl Board {
 
 #[cfg(test)]
 mod tests {
-    use super::{Board, State};
+    use super::{Board, State, StreamStatus};
+    use crate::reading::Reading;
+
+    fn rows(board: &Board) -> Vec<StreamStatus> {
+        board.rows("s", "t", &Reading::default())
+    }
 
     #[test]
     fn rows_show_each_partition_and_its_lag() {
         let board = Board::default();
-        assert_eq!(board.rows("s", "t")[0].state, "connecting");
+        assert_eq!(rows(&board)[0].state, "connecting");
         board.reached(0, 5);
         board.ends(0, 7);
         board.ends(1, 3);
         assert!(board.set(State::Waiting, Some("broker away".to_owned())));
         assert!(!board.set(State::Waiting, Some("broker away".to_owned())));
-        let rows = board.rows("s", "t");
-        assert_eq!((rows[0].next_offset, rows[0].lag), (Some(5), Some(2)));
-        assert_eq!((rows[1].next_offset, rows[1].lag), (None, None));
-        assert_eq!(rows[1].error.as_deref(), Some("broker away"));
+        let shown = rows(&board);
+        assert_eq!((shown[0].next_offset, shown[0].lag), (Some(5), Some(2)));
+        assert_eq!((shown[1].next_offset, shown[1].lag), (None, None));
+        assert_eq!(shown[1].error.as_deref(), Some("broker away"));
         board.reached(0, 9);
-        assert_eq!(board.rows("s", "t")[0].lag, Some(0));
+        assert_eq!(rows(&board)[0].lag, Some(0));
+    }
+
+    #[test]
+    fn offsets_of_another_beginning_are_not_shown() {
+        let board = Board::default();
+        let anew = Reading { resumed_at: 7, ..Reading::default() };
+        board.begin(&Reading::default());
+        board.reached(0, 5);
+        assert_eq!(rows(&board)[0].next_offset, Some(5));
+        let row = board.rows("s", "t", &anew).remove(0);
+        assert_eq!((row.state.as_str(), row.next_offset), ("connecting", None));
+        board.begin(&anew);
+        board.reached(0, 2);
+        assert_eq!(board.rows("s", "t", &anew)[0].next_offset, Some(2));
     }
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::mapping::{CompiledMapping, MappingDef};
+use crate::reading::Reading;
 
 /// The column of a whole document, in a stream without declared columns.
 pub const PAYLOAD: &str = "payload";
@@ -89,6 +90,8 @@ pub struct StreamDef {
     pub columns: Option<Vec<StreamColumn>>,
     #[serde(default)]
     pub record_bytes_max: Option<usize>,
+    #[serde(default, skip_serializing_if = "Reading::is_as_of_old")]
+    pub reading: Reading,
     pub sql: String,
 }
 
@@ -148,8 +151,18 @@ pub fn plan_stream(
         return Err(QueryError::new(SqlState::DuplicateObject, message).into());
     }
     let Format::Json = statement.format;
+    let kafka = kafka_topic(statement)?;
+    let reading = match existing.map(|before| StreamDef::read(before)).transpose()? {
+        Some(before) => {
+            let topic =
+                |kafka: &Option<KafkaTopic>| kafka.as_ref().map(|kafka| kafka.topic.clone());
+            before.reading.replaced(definitions, topic(&before.kafka) == topic(&kafka))
+        }
+        None => Reading::anew(definitions),
+    };
     let stream = StreamDef {
-        kafka: kafka_topic(statement)?,
+        kafka,
+        reading,
         columns: columns(statement)?,
         record_bytes_max: record_bytes_max(&statement.options)?,
         sql: statement.sql.clone(),
@@ -183,10 +196,14 @@ pub fn plan_drop(
         if statement.if_exists {
             return Ok(Vec::new());
         }
-        let message = format!("{word} \"{name}\" does not exist");
-        return Err(QueryError::new(SqlState::UndefinedObject, message)
-            .at(statement.position)
-            .into());
+        let unknown = match kind {
+            DefinitionKind::Stream => unknown_stream(definitions, name),
+            _ => {
+                let message = format!("{word} \"{name}\" does not exist");
+                QueryError::new(SqlState::UndefinedObject, message)
+            }
+        };
+        return Err(unknown.at(statement.position).into());
     }
     if kind == DefinitionKind::Stream {
         let mappings = MappingDef::all_of(definitions, name)?;
@@ -199,6 +216,16 @@ pub fn plan_drop(
         }
     }
     Ok(vec![DefinitionChange::Drop(kind, name.clone())])
+}
+
+/// Returns the error of naming a stream that is not there.
+pub(crate) fn unknown_stream(definitions: &Definitions, name: &str) -> QueryError {
+    let message = format!("stream \"{name}\" does not exist");
+    let hint = match definitions.all(DefinitionKind::Stream).next() {
+        Some(_) => "SHOW STREAMS lists the streams",
+        None => "CREATE STREAM makes one; there are none yet",
+    };
+    QueryError::new(SqlState::UndefinedObject, message).with_hint(hint)
 }
 
 fn columns(statement: &CreateStream) -> Result<Option<Vec<StreamColumn>>> {

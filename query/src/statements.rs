@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use everwhen_storage::{ColumnType, DefinitionKind, Precedence};
+use everwhen_storage::{ColumnType, DefinitionKind, Precedence, ValidTime};
 
 /// A statement that defines or drops something the server's other parts own.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,6 +14,7 @@ pub enum DefinitionStatement {
     ExplainProjection(ExplainProjection),
     AlterTable(AlterTable),
     AlterProjection(AlterProjection),
+    AlterStream(AlterStream),
     CreateIndex(CreateIndex),
     DropIndex(DropIndex),
 }
@@ -169,6 +170,49 @@ pub struct CreateStream {
     pub options: BTreeMap<String, String>,
     /// The statement's own text.
     pub sql: String,
+}
+
+/// `ALTER STREAM [IF EXISTS] name change`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AlterStream {
+    pub name: String,
+    pub if_exists: bool,
+    pub position: usize,
+    pub change: StreamChange,
+}
+
+/// Where and whether a stream reads its topic from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamChange {
+    /// `RESET TO place [PARTITION p]`: begin anew there, in every partition or in one.
+    Reset { to: ResetTo, partition: Option<NamedPartition> },
+    /// `SKIP`: go on at the beginning of logs that were truncated past the stream's place.
+    Skip,
+    /// `RESUME`: try again as it is.
+    Resume,
+    /// `PAUSE`: read nothing until `RESUME`.
+    Pause,
+}
+
+/// A place in a topic's partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResetTo {
+    /// `BEGINNING`: the first record that is there.
+    Beginning,
+    /// `END`: what comes from now on.
+    End,
+    /// `OFFSET n`, never negative.
+    Offset(i64),
+    /// `TIMESTAMP '..'`: the first record of this time or a later one.
+    Timestamp(ValidTime),
+}
+
+/// A partition named by a statement, never negative.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NamedPartition {
+    pub partition: i32,
+    /// 1-based character in the statement's text.
+    pub position: usize,
 }
 
 /// What a mapping's rows assert.

@@ -7,10 +7,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 /// A broker process; killed when dropped.
 pub struct Broker {
@@ -116,6 +117,54 @@ impl Broker {
         let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(20)));
         for result in admin.create_topics(&[topic], &options).await? {
             result.map_err(|(name, code)| anyhow::anyhow!("creating topic {name}: {code}"))?;
+        }
+        Ok(())
+    }
+
+    /// Deletes a topic and waits until it is gone.
+    pub async fn delete_topic(&self, name: &str) -> Result<()> {
+        let admin: AdminClient<DefaultClientContext> = self.client().create()?;
+        for result in admin.delete_topics(&[name], &AdminOptions::new()).await? {
+            result.map_err(|(name, code)| anyhow::anyhow!("deleting topic {name}: {code}"))?;
+        }
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < deadline {
+            let metadata = admin.inner().fetch_metadata(None, Duration::from_secs(5))?;
+            if metadata.topics().iter().all(|topic| topic.name() != name) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        bail!("topic {name} is still there after 20 s")
+    }
+
+    /// Deletes a topic and makes another one of its name, as soon as the broker lets it.
+    pub async fn remake_topic(&self, name: &str, partitions: i32) -> Result<()> {
+        let admin: AdminClient<DefaultClientContext> = self.client().create()?;
+        for result in admin.delete_topics(&[name], &AdminOptions::new()).await? {
+            result.map_err(|(name, code)| anyhow::anyhow!("deleting topic {name}: {code}"))?;
+        }
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        while Instant::now() < deadline {
+            let made = admin.create_topics([&topic], &AdminOptions::new()).await?;
+            match made.into_iter().next() {
+                Some(Ok(_)) => return Ok(()),
+                Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {}
+                other => bail!("creating topic {name}: {other:?}"),
+            }
+        }
+        bail!("topic {name} is still there after 20 s")
+    }
+
+    /// Deletes the records of a partition below an offset.
+    pub async fn delete_records(&self, topic: &str, partition: i32, below: i64) -> Result<()> {
+        let admin: AdminClient<DefaultClientContext> = self.client().create()?;
+        let mut ends = TopicPartitionList::new();
+        ends.add_partition_offset(topic, partition, Offset::Offset(below))?;
+        let deleted = admin.delete_records(&ends, &AdminOptions::new()).await?;
+        for one in deleted.elements() {
+            one.error()?;
         }
         Ok(())
     }

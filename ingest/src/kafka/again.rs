@@ -9,10 +9,10 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::client::{Client, client};
-use super::session::write_headers;
+use super::client::{Client, client, topic_id};
+use super::session::{record_of, write_headers};
 use super::{ANSWER, STALLED};
-use crate::batch::{Record, Records};
+use crate::batch::Records;
 use crate::stream::KafkaTopic;
 
 /// How long a poll waits.
@@ -30,6 +30,7 @@ pub struct Again<'a> {
 
 struct Partition {
     client: Client,
+    topic_id: Option<[u8; 16]>,
     /// The offset of the next record, or after it where some are gone.
     next: i64,
 }
@@ -46,13 +47,16 @@ impl<'a> Again<'a> {
         &self.topic
     }
 
-    /// Adds the record at a position; in each partition positions only grow.
+    /// Adds the record at a position, of the topic with this id where one is given; in each
+    /// partition positions only grow.
     ///
     /// # Errors
-    /// Why it cannot be had, as text: it is no longer there, not yet there, or the broker is away.
+    /// Why it cannot be had, as text: it is no longer there, not yet there, the topic was made anew,
+    /// or the broker is away.
     pub fn read(
         &mut self,
         position: &SourcePosition,
+        topic_id: Option<[u8; 16]>,
         with_headers: bool,
         into: &mut Records,
     ) -> Result<(), String> {
@@ -64,6 +68,10 @@ impl<'a> Again<'a> {
         let Some(partition) = self.partitions.get_mut(&id) else {
             return Err("no partition".to_owned());
         };
+        if topic_id.zip(partition.topic_id).is_some_and(|(read, now)| read != now) {
+            let topic = &self.topic.topic;
+            return Err(format!("topic \"{topic}\" was deleted and made anew since it was read"));
+        }
         let mut silent_since: Option<Instant> = None;
         loop {
             match partition.client.poll(POLL) {
@@ -101,11 +109,15 @@ impl<'a> Again<'a> {
         let (id, offset) = (position.partition, position.offset);
         let said = |error: KafkaError| format!("broker {}: {error}", self.topic.brokers);
         let client = client(&self.topic, &self.stream).map_err(said)?;
+        // With the metadata comes the topic's id.
+        let metadata = client.fetch_metadata(Some(topic), ANSWER).map_err(said)?;
+        let partitions = metadata.topics().iter().map(|topic| topic.partitions().len()).sum();
+        let topic_id = topic_id(&client, partitions);
         check_holds(&client, &self.topic, position)?;
         let mut assignment = TopicPartitionList::new();
         assignment.add_partition_offset(topic, id, Offset::Offset(offset)).map_err(said)?;
         client.assign(&assignment).map_err(said)?;
-        Ok(Partition { client, next: offset })
+        Ok(Partition { client, topic_id, next: offset })
     }
 }
 
@@ -130,18 +142,4 @@ fn check_holds(
 
 fn gone(position: &SourcePosition) -> String {
     format!("offset {} of partition {} is gone from the topic", position.offset, position.partition)
-}
-
-/// Returns a message as it was taken the first time, whole.
-fn record_of<'m>(message: &'m impl Message, headers: Option<&'m Vec<u8>>) -> Record<'m> {
-    let value = message.payload();
-    Record {
-        key: message.key(),
-        value,
-        headers: headers.map(Vec::as_slice),
-        timestamp: message.timestamp().to_millis().and_then(|ms| ms.checked_mul(1_000)),
-        place: Some((message.partition(), message.offset())),
-        size: value.map_or(0, <[u8]>::len),
-        truncated: false,
-    }
 }

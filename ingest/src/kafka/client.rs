@@ -11,6 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::statistics::Statistics;
 
+use super::topic_id;
 use crate::stream::{KafkaTopic, RECEIVABLE_BYTES_MAX};
 
 /// A client that polls.
@@ -57,8 +58,23 @@ pub(super) fn client(topic: &KafkaTopic, stream: &str) -> Result<Client, KafkaEr
     ] {
         config.set(name, value);
     }
-    config.set_log_level(RDKafkaLogLevel::Warning);
-    config.create_with_context(Context::default())
+    // Topics' ids are told in the log alone.
+    config.set("debug", "topic");
+    config.set_log_level(RDKafkaLogLevel::Debug);
+    config.create_with_context(Context::new(&topic.topic))
+}
+
+/// Returns the topic's id as the client has learned it with the metadata; nothing where the broker
+/// does not tell it. Only for a client without an assignment: log lines come by polls.
+pub(super) fn topic_id(consumer: &Client, partitions: usize) -> Option<[u8; 16]> {
+    // Each poll takes one line, of which there are a few for each partition.
+    for _ in 0..256 + 16 * partitions {
+        if let Some(id) = consumer.context().seen.lock().topic_id {
+            return Some(id);
+        }
+        let _none = consumer.poll(Duration::ZERO);
+    }
+    None
 }
 
 /// What the client told about itself, from its own threads.
@@ -66,6 +82,8 @@ pub(super) fn client(topic: &KafkaTopic, stream: &str) -> Result<Client, KafkaEr
 pub(super) struct Seen {
     /// The last thing that went wrong with a connection.
     pub(super) trouble: Option<String>,
+    /// The topic's id.
+    pub(super) topic_id: Option<[u8; 16]>,
     /// Some broker is connected.
     pub(super) is_up: bool,
     /// The end of each partition that was reached while nothing was queued.
@@ -74,18 +92,22 @@ pub(super) struct Seen {
 
 /// Where the client's threads put what they see.
 pub(super) struct Context {
+    topic: String,
     pub(super) seen: Mutex<Seen>,
 }
 
-impl Default for Context {
-    fn default() -> Self {
-        let seen = Seen { trouble: None, is_up: true, ends: BTreeMap::new() };
-        Self { seen: Mutex::new(seen) }
+impl Context {
+    fn new(topic: &str) -> Self {
+        let seen = Seen { trouble: None, topic_id: None, is_up: true, ends: BTreeMap::new() };
+        Self { topic: topic.to_owned(), seen: Mutex::new(seen) }
     }
 }
 
 impl ClientContext for Context {
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
+        if let Some(id) = topic_id::told(&self.topic, facility, message) {
+            self.seen.lock().topic_id = Some(id);
+        }
         tracing::debug!(facility, message, "librdkafka");
     }
 

@@ -6,7 +6,7 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use everwhen_storage::Clock;
+use everwhen_storage::{Clock, LastRecord, SourceFault, SourceLog, SourcePlace};
 use parking_lot::Mutex;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
@@ -14,12 +14,14 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::client::{Client, Seen, Watermarks};
+use super::starts::Beginning;
 use super::{Ended, STALLED, UNKNOWN_TOPIC, Worker};
-use crate::batch::Record;
+use crate::batch::{ReadFrom, Record};
 use crate::error::Error;
 use crate::metrics::Tally;
-use crate::pipeline::Work;
+use crate::pipeline::{Reached, Work};
 use crate::plan::StreamPlan;
+use crate::position;
 use crate::status::State;
 
 /// How long a poll waits for the first record of a batch.
@@ -33,6 +35,16 @@ const NEW_PARTITIONS: Duration = Duration::from_secs(5);
 /// Records between two looks at the clock while records keep coming.
 const UPKEEP_RECORDS: u32 = 4_096;
 
+/// How far a partition was read.
+struct Place {
+    /// The offset expected next.
+    next: i64,
+    /// The last record that was read before the session.
+    last: Option<LastRecord>,
+    /// The record to be met first, below `next`.
+    check: Option<LastRecord>,
+}
+
 /// A stretch of reading.
 pub(super) struct Session<'a> {
     worker: &'a Worker,
@@ -40,8 +52,12 @@ pub(super) struct Session<'a> {
     clock: Arc<dyn Clock>,
     sender: SyncSender<Work>,
     work: Work,
-    /// The offset expected next of each partition.
-    next: BTreeMap<i32, i64>,
+    places: BTreeMap<i32, Place>,
+    origin: Arc<ReadFrom>,
+    /// The stream as it was defined when the session began.
+    plan: &'a StreamPlan,
+    /// A partition whose log has another record than the last one that was read.
+    differs: Option<i32>,
     record_bytes_max: usize,
     wants_headers: bool,
     headers: Vec<u8>,
@@ -55,20 +71,31 @@ impl<'a> Session<'a> {
     /// Begins at the offsets that are expected next.
     pub(super) fn new(
         worker: &'a Worker,
-        plan: &StreamPlan,
+        plan: &'a StreamPlan,
         consumer: &'a Client,
-        next: BTreeMap<i32, i64>,
+        beginnings: &BTreeMap<i32, Beginning>,
         sender: SyncSender<Work>,
     ) -> Self {
         let clock = Arc::clone(worker.store.clock());
         let now = clock.monotonic();
+        let log = |place: &SourcePlace| SourceLog { last: None, ..place.log };
+        let logs = beginnings.iter().map(|(id, at)| (*id, log(&at.place))).collect();
+        let origin = Arc::new(ReadFrom { topic: worker.topic.clone(), logs });
+        let place = |at: &Beginning| Place {
+            next: at.place.next_offset,
+            last: at.place.log.last,
+            check: at.check,
+        };
         Self {
             worker,
             consumer,
             clock,
             sender,
-            work: Work::default(),
-            next,
+            work: Work::of(&origin),
+            places: beginnings.iter().map(|(id, at)| (*id, place(at))).collect(),
+            origin,
+            plan,
+            differs: None,
             record_bytes_max: plan.record_bytes_max,
             wants_headers: plan.wants_headers(),
             headers: Vec::new(),
@@ -94,6 +121,9 @@ impl<'a> Session<'a> {
             match polled {
                 Some(Ok(message)) => {
                     self.push(&message);
+                    if let Some(partition) = self.differs {
+                        return self.hold(partition);
+                    }
                     since_upkeep += 1;
                 }
                 Some(Err(error)) => {
@@ -126,10 +156,38 @@ impl<'a> Session<'a> {
         &self.consumer.context().seen
     }
 
+    /// True where the client reads another topic by now. It logs a topic's id before it asks for
+    /// records of that topic, and a poll gives log lines and records in their order: what was polled
+    /// while this is false is not of another topic.
+    fn is_other_topic(&self) -> bool {
+        let mut logs = self.origin.logs.values();
+        let now = self.seen().lock().topic_id;
+        now.is_some() && logs.any(|log| log.topic_id != now)
+    }
+
+    /// Keeps that a partition's log is not the one that was read, and ends the session over it.
+    fn hold(&self, partition: i32) -> Ended {
+        let Some(place) = self.places.get(&partition) else { return Ended::Changed };
+        let log = self.origin.logs.get(&partition).copied().unwrap_or_default();
+        let log = SourceLog { last: place.last, ..log };
+        let place = SourcePlace { next_offset: place.next, log };
+        let stop = self.worker.stop_at(self.plan, partition, place, SourceFault::Remade);
+        match self.worker.keep(vec![stop]) {
+            Ok(()) => {
+                let (stream, topic) = (self.worker.committer.stream(), &self.worker.topic.topic);
+                Ended::Held(position::differs(stream, topic, partition, place.log.last))
+            }
+            Err(ended) => ended,
+        }
+    }
+
     /// Gives what is at hand to the pipeline; waits for it only where `wait`. False where it is
-    /// not ready, nothing where it has ended.
+    /// not ready, nothing where it has ended or the work is of another topic.
     fn hand_over(&mut self, wait: bool) -> Option<bool> {
-        let work = std::mem::take(&mut self.work);
+        if self.is_other_topic() {
+            return None;
+        }
+        let work = std::mem::replace(&mut self.work, Work::of(&self.origin));
         let sent = if wait {
             self.sender.send(work).map_err(|error| TrySendError::Disconnected(error.0))
         } else {
@@ -147,24 +205,25 @@ impl<'a> Session<'a> {
 
     fn push(&mut self, message: &BorrowedMessage<'_>) {
         let (partition, offset) = (message.partition(), message.offset());
-        let expected = self.next.entry(partition).or_insert(offset);
-        if offset < *expected {
-            self.worker.counters.add(&Tally { records: 1, passed: 1, ..Tally::default() });
+        // A partition that was not there when the session began is taken up by the next one.
+        let Some(place) = self.places.get_mut(&partition) else { return };
+        if offset < place.next {
+            match place.check.take() {
+                Some(last) if last.offset == offset => {
+                    let hash = record_of(message, None).hash();
+                    self.differs = (hash != last.hash).then_some(partition);
+                }
+                _ => {
+                    let passed = Tally { records: 1, passed: 1, ..Tally::default() };
+                    self.worker.counters.add(&passed);
+                }
+            }
             return;
         }
-        *expected = offset + 1;
+        place.next = offset + 1;
         self.got_record = true;
-        let value = message.payload();
         let headers = self.wants_headers && write_headers(message, &mut self.headers);
-        let record = Record {
-            key: message.key(),
-            value,
-            headers: headers.then_some(self.headers.as_slice()),
-            timestamp: message.timestamp().to_millis().and_then(|ms| ms.checked_mul(1_000)),
-            place: Some((partition, offset)),
-            size: value.map_or(0, <[u8]>::len),
-            truncated: false,
-        };
+        let record = record_of(message, headers.then_some(&self.headers));
         self.work.records.push(&record, self.record_bytes_max);
     }
 
@@ -181,7 +240,9 @@ impl<'a> Session<'a> {
         match code {
             RDKafkaErrorCode::PartitionEOF => None,
             // The next session's check of the log's ends names the trouble.
-            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
+            RDKafkaErrorCode::AutoOffsetReset
+            | RDKafkaErrorCode::OffsetOutOfRange
+            | RDKafkaErrorCode::LogTruncation => {
                 Some(Ended::Waiting("the stored offset lies outside the topic's log".to_owned()))
             }
             UNKNOWN_TOPIC | RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownPartition => {
@@ -217,6 +278,9 @@ impl<'a> Session<'a> {
             return None;
         }
         self.last_upkeep = now;
+        if self.is_other_topic() {
+            return Some(Ended::Changed);
+        }
         if std::mem::take(&mut self.got_record) {
             self.last_record = now;
         }
@@ -235,7 +299,7 @@ impl<'a> Session<'a> {
                 Ok(partitions) if partitions.is_empty() => {
                     return Some(self.worker.no_topic());
                 }
-                Ok(partitions) if partitions.iter().any(|id| !self.next.contains_key(id)) => {
+                Ok(partitions) if partitions.iter().any(|id| !self.places.contains_key(id)) => {
                     return Some(Ended::Changed);
                 }
                 // A broker that is away tells so by itself.
@@ -248,7 +312,9 @@ impl<'a> Session<'a> {
     /// Follows changes of the definitions; ends the session where nothing can be mapped now.
     fn take_up_plan(&mut self) -> Option<Ended> {
         match self.worker.committer.plan() {
-            Ok(plan) if plan.is_idle() => Some(Ended::Changed),
+            Ok(plan) if plan.is_idle() || plan.stream.reading != self.plan.stream.reading => {
+                Some(Ended::Changed)
+            }
             Ok(plan) => {
                 self.record_bytes_max = plan.record_bytes_max;
                 self.wants_headers = plan.wants_headers();
@@ -263,10 +329,12 @@ impl<'a> Session<'a> {
     fn pass_markers(&mut self) {
         let ends = self.seen().lock().ends.clone();
         for (partition, end) in ends {
-            let Some(next) = self.next.get_mut(&partition) else { continue };
-            if end > *next {
-                *next = end;
-                self.work.reached.push((partition, end));
+            let Some(place) = self.places.get_mut(&partition) else { continue };
+            if end > place.next {
+                place.next = end;
+                let log = self.origin.logs.get(&partition).copied().unwrap_or_default();
+                let log = SourceLog { last: place.last, ..log };
+                self.work.reached.push(Reached { partition, next_offset: end, log });
             }
         }
         if !self.work.reached.is_empty() && self.work.records.is_empty() {
@@ -283,16 +351,34 @@ impl<'a> Session<'a> {
         if !self.seen().lock().is_up {
             return None;
         }
-        let watermarks = Watermarks::of(self.consumer, &self.worker.topic.topic, self.next.keys());
+        let watermarks =
+            Watermarks::of(self.consumer, &self.worker.topic.topic, self.places.keys());
         let behind = watermarks
             .iter()
-            .find(|(partition, high)| self.next.get(partition).is_some_and(|next| next < high));
+            .find(|(id, high)| self.places.get(id).is_some_and(|place| place.next < *high));
         let (partition, high) = behind?;
         Some(Ended::Waiting(format!(
             "nothing came from partition {partition} for {} s although it goes on to {high}; \
              made a new client",
             STALLED.as_secs()
         )))
+    }
+}
+
+/// Returns a message as a record, whole.
+pub(super) fn record_of<'m>(
+    message: &'m BorrowedMessage<'_>,
+    headers: Option<&'m Vec<u8>>,
+) -> Record<'m> {
+    let value = message.payload();
+    Record {
+        key: message.key(),
+        value,
+        headers: headers.map(Vec::as_slice),
+        timestamp: message.timestamp().to_millis().and_then(|ms| ms.checked_mul(1_000)),
+        place: Some((message.partition(), message.offset())),
+        size: value.map_or(0, <[u8]>::len),
+        truncated: false,
     }
 }
 

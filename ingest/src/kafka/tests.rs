@@ -4,13 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use everwhen_query::statements::MappingVerb;
-use everwhen_storage::{DefinitionChange, DefinitionKind, Tenant, TxId};
+use everwhen_query::statements::{AlterStream, MappingVerb, ResetTo, StreamChange};
+use everwhen_storage::{Batch, DefinitionChange, DefinitionKind, SourceAdvance, Tenant, TxId};
 use rdkafka::config::ClientConfig;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
 
 use crate::ingest::{Ingest, IngestOptions};
+use crate::reading::plan_alter;
 use crate::status::StreamStatus;
 use crate::testing::{TestStore, from_topic, mapping, orders, store};
 use crate::{EmitEvent, Error};
@@ -216,27 +217,192 @@ async fn nothing_is_taken_before_a_mapping_reads_the_stream() {
     ingest.stop().await;
 }
 
+/// Moves a stream to another broker with a topic of the same name: another topic.
+async fn moved(store: &TestStore, broker: &Broker) {
+    let mut moved = from_topic(orders(), &broker.bootstrap_servers(), "orders");
+    moved.or_replace = true;
+    store.stream(&moved).await;
+}
+
+fn has_stopped(rows: &[StreamStatus], why: &str) -> bool {
+    rows[0].state == "stopped" && rows[0].error.as_deref().is_some_and(|error| error.contains(why))
+}
+
+async fn alter(store: &TestStore, change: StreamChange) {
+    let sources = store.store.sources("orders").expect("sources");
+    let statement =
+        AlterStream { name: "orders".to_owned(), if_exists: false, position: 1, change };
+    store.define(plan_alter(&store.store.definitions(), &sources, &statement)).await;
+}
+
+fn reset(to: ResetTo) -> StreamChange {
+    StreamChange::Reset { to, partition: None }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_log_that_ends_before_the_stored_offset_is_a_named_stop() {
+async fn another_topic_of_the_name_is_a_named_stop_until_a_reset() {
+    for records in [5, 10, 15] {
+        let (first, store) = (broker(), store());
+        first.create_topic("orders", 1, 1).expect("a topic");
+        produce(&first, "orders", 0, &values(0..10));
+        define(&store, &first.bootstrap_servers(), "orders").await;
+        let ingest = start(&store);
+        until(&ingest, |rows| read(rows) == 10).await;
+        let id = store.store.sources("orders").expect("sources")[0].log.topic_id;
+        assert!(id.is_some(), "the broker told no id of the topic");
+        let second = broker();
+        second.create_topic("orders", 1, 1).expect("a topic");
+        produce(&second, "orders", 0, &values(100..100 + records));
+        moved(&store, &second).await;
+        until(&ingest, |rows| has_stopped(rows, "made anew")).await;
+        // Nor does it go on by itself, or where it is asked to try again.
+        produce(&second, "orders", 0, &values(200..210));
+        alter(&store, StreamChange::Resume).await;
+        until(&ingest, |rows| has_stopped(rows, "made anew")).await;
+        let before = store.store.latest().tx;
+        alter(&store, reset(ResetTo::Beginning)).await;
+        let all = i64::try_from(records + 10).expect("small");
+        until(&ingest, |rows| read(rows) == all && rows[0].state == "running").await;
+        // The statement, and each record of the new topic.
+        let expected = before.get() + 1 + u64::try_from(all).expect("small");
+        assert_eq!(store.store.latest().tx.get(), expected, "{records} records");
+        let now = store.store.sources("orders").expect("sources")[0].log;
+        assert!(now.topic_id.is_some() && now.topic_id != id && now.stop.is_none(), "{now:?}");
+        ingest.stop().await;
+    }
+}
+
+/// Makes what is kept of partition 0 look as if a broker without topic ids had been read.
+async fn forget_id(store: &TestStore, change: impl Fn(&mut SourceAdvance)) {
+    let mut source = store.store.sources("orders").expect("sources").remove(0);
+    source.log.topic_id = None;
+    change(&mut source);
+    let batch = Batch { sources: vec![source], ..Batch::default() };
+    store.store.write(batch).await.expect("kept");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_ids_another_record_at_the_last_offset_is_a_stop_that_lasts() {
     let (first, store) = (broker(), store());
     first.create_topic("orders", 1, 1).expect("a topic");
     produce(&first, "orders", 0, &values(0..10));
     define(&store, &first.bootstrap_servers(), "orders").await;
     let ingest = start(&store);
     until(&ingest, |rows| read(rows) == 10).await;
+    ingest.stop().await;
+    // The same records are gone on with.
+    forget_id(&store, |_| {}).await;
+    let ingest = start(&store);
+    produce(&first, "orders", 0, &values(10..20));
+    until(&ingest, |rows| read(rows) == 20).await;
+    ingest.stop().await;
+    // Others are not, however often it is tried.
+    forget_id(&store, |source| {
+        let last = source.log.last.as_mut().expect("a last record");
+        assert_eq!(last.offset, 19);
+        last.hash ^= 1;
+    })
+    .await;
+    for _ in 0..2 {
+        let ingest = start(&store);
+        produce(&first, "orders", 0, &values(20..22));
+        let rows = until(&ingest, |rows| has_stopped(rows, "another record at offset 19")).await;
+        assert_eq!(rows[0].next_offset, Some(20));
+        ingest.stop().await;
+    }
+    alter(&store, StreamChange::Resume).await;
+    let ingest = start(&store);
+    until(&ingest, |rows| has_stopped(rows, "another record at offset 19")).await;
+    alter(&store, reset(ResetTo::Offset(20))).await;
+    until(&ingest, |rows| read(rows) == 24).await;
+    ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_ids_a_topic_that_lost_a_partition_is_another_one() {
+    let (first, store) = (broker(), store());
+    first.create_topic("orders", 2, 1).expect("a topic");
+    produce(&first, "orders", 1, &values(0..10));
+    define(&store, &first.bootstrap_servers(), "orders").await;
+    let ingest = start(&store);
+    until(&ingest, |rows| read(rows) == 10).await;
+    ingest.stop().await;
+    forget_id(&store, |_| {}).await;
     let second = broker();
     second.create_topic("orders", 1, 1).expect("a topic");
-    let mut moved = from_topic(orders(), &second.bootstrap_servers(), "orders");
-    moved.or_replace = true;
-    store.stream(&moved).await;
-    let named = |rows: &[StreamStatus]| {
-        rows[0]
-            .error
-            .as_deref()
-            .is_some_and(|error| error.contains("ends before the stored offset"))
-    };
-    let rows = until(&ingest, named).await;
-    assert_eq!(rows[0].state, "stopped");
+    moved(&store, &second).await;
+    let ingest = start(&store);
+    until(&ingest, |rows| has_stopped(rows, "no longer has partition 1")).await;
+    alter(&store, reset(ResetTo::Beginning)).await;
+    until(&ingest, |rows| rows.len() == 1 && rows[0].state == "running").await;
+    ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_ends_before_the_stored_offset_is_a_named_stop() {
+    let (broker, store) = (broker(), store());
+    broker.create_topic("orders", 1, 1).expect("a topic");
+    produce(&broker, "orders", 0, &values(0..10));
+    define(&store, &broker.bootstrap_servers(), "orders").await;
+    let ingest = start(&store);
+    until(&ingest, |rows| read(rows) == 10).await;
+    ingest.stop().await;
+    forget_id(&store, |source| {
+        source.next_offset = 12;
+        source.log.last = None;
+    })
+    .await;
+    let ingest = start(&store);
+    until(&ingest, |rows| has_stopped(rows, "ends before the stored offset")).await;
+    // It has not been looked into because the log has grown.
+    produce(&broker, "orders", 0, &values(10..20));
+    let rows = until(&ingest, |rows| has_stopped(rows, "RESUME goes on at offset 12")).await;
+    assert_eq!(rows[0].next_offset, Some(12));
+    alter(&store, StreamChange::Resume).await;
+    until(&ingest, |rows| read(rows) == 20 && rows[0].state == "running").await;
+    ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_stream_reads_nothing_until_it_is_resumed() {
+    let (broker, store) = (broker(), store());
+    broker.create_topic("orders", 1, 1).expect("a topic");
+    produce(&broker, "orders", 0, &values(0..10));
+    define(&store, &broker.bootstrap_servers(), "orders").await;
+    let ingest = start(&store);
+    until(&ingest, |rows| read(rows) == 10).await;
+    alter(&store, StreamChange::Pause).await;
+    produce(&broker, "orders", 0, &values(10..20));
+    let rows = until(&ingest, |rows| rows[0].state == "paused").await;
+    assert_eq!(rows[0].next_offset, Some(10));
+    ingest.stop().await;
+    let ingest = start(&store);
+    let rows = until(&ingest, |rows| rows[0].state == "paused").await;
+    assert_eq!(rows[0].next_offset, Some(10));
+    alter(&store, StreamChange::Resume).await;
+    until(&ingest, |rows| read(rows) == 20).await;
+    ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_is_made_again_begins_at_its_beginning() {
+    let (broker, store) = (broker(), store());
+    broker.create_topic("orders", 2, 1).expect("a topic");
+    produce(&broker, "orders", 0, &values(0..10));
+    define(&store, &broker.bootstrap_servers(), "orders").await;
+    let ingest = start(&store);
+    until(&ingest, |rows| read(rows) == 10).await;
+    let drop = |kind, name: &str| DefinitionChange::Drop(kind, name.to_owned());
+    store
+        .define(Ok(vec![
+            drop(DefinitionKind::Mapping, "ordered"),
+            drop(DefinitionKind::Stream, "orders"),
+        ]))
+        .await;
+    define(&store, &broker.bootstrap_servers(), "orders").await;
+    let before = store.store.latest().tx;
+    until(&ingest, |rows| read(rows) == 10 && rows[0].state == "running").await;
+    assert_eq!(store.store.latest().tx.get(), before.get() + 10);
     ingest.stop().await;
 }
 

@@ -4,6 +4,7 @@ use everwhen_query::statements::{DropDefinition, MappingVerb};
 use everwhen_storage::{ColumnType, DefinitionKind};
 
 use crate::mapping::MappingDef;
+use crate::reading::Reading;
 use crate::stream::{KafkaTopic, StreamColumn, StreamDef, plan_drop};
 use crate::testing::{Defined, column, defined, from_topic, mapping, orders, stream};
 
@@ -117,6 +118,7 @@ fn stored_definitions_stay_as_they_are() {
             not_null: true,
         }]),
         record_bytes_max: Some(9),
+        reading: Reading::default(),
         sql: "CREATE STREAM".to_owned(),
     };
     let stored = serde_json::json!({

@@ -15,7 +15,9 @@ use crate::statements::{AlterTable, ColumnChange, NamedColumn};
 pub fn alter_table(cursor: &mut Cursor<'_, '_>) -> Result<AlterTable> {
     cursor.expect(&["alter"])?;
     if !cursor.accept(&["table"]) {
-        return Err(Error::unsupported("ALTER changes tables alone").at(cursor.position()));
+        return Err(
+            Error::unsupported("ALTER changes tables and streams alone").at(cursor.position())
+        );
     }
     let if_exists = cursor.accept(&["if", "exists"]);
     let (name, position) = table_name(cursor)?;

@@ -18,6 +18,7 @@ mod projections;
 mod relations;
 mod retention;
 mod settings;
+mod streams;
 mod tokens;
 mod transactions;
 mod types;
@@ -279,6 +280,10 @@ fn statement(text: StatementText<'_>, limits: &ParseLimits) -> Result<ParsedStat
     if cursor.sees(&["alter", "projection"]) {
         let alter = projections::alter_projection(&mut cursor)?;
         return Ok(ParsedStatement::Define(DefinitionStatement::AlterProjection(alter)));
+    }
+    if cursor.sees(&["alter", "stream"]) {
+        let alter = streams::alter_stream(&mut cursor)?;
+        return Ok(ParsedStatement::Define(DefinitionStatement::AlterStream(alter)));
     }
     if cursor.sees(&["alter"]) {
         let alter = alter::alter_table(&mut cursor)?;

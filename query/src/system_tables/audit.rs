@@ -112,11 +112,20 @@ fn changes(before: &Definitions, after: &Definitions) -> Vec<Act> {
             match before.get(kind, &one.name) {
                 None => note("create", kind.word(), &one.name, None),
                 Some(was) if said(was) == said(one) => {}
+                Some(was) if altered_to(was) != altered_to(one) && altered_to(one).is_some() => {
+                    let detail = altered_to(one).and_then(|to| to["text"].as_str());
+                    note("alter", kind.word(), &one.name, detail.map(str::to_owned));
+                }
                 Some(_) => note("replace", kind.word(), &one.name, None),
             }
         }
     }
     acts
+}
+
+/// Returns what the last ALTER STREAM said.
+fn altered_to(definition: &Definition) -> Option<&serde_json::Value> {
+    definition.body.get("reading")?.get("altered")
 }
 
 fn shown(column: &ColumnDef) -> String {

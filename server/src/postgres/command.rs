@@ -344,6 +344,7 @@ fn define(first: &str, words: &Words) -> Kind {
         ("drop", _) => "DROP",
         (_, Some("table")) => "ALTER TABLE",
         (_, Some("projection")) => "ALTER PROJECTION",
+        (_, Some("stream")) => "ALTER STREAM",
         _ => "ALTER",
     })
 }
@@ -482,6 +483,7 @@ mod tests {
             ("SELECT 'pg_class' FROM t", Kind::Query),
             ("INSERT INTO t VALUES (1)", Kind::Write("INSERT 0")),
             ("create or replace stream s", Kind::Define("CREATE STREAM")),
+            ("alter stream s skip", Kind::Define("ALTER STREAM")),
             ("EXPLAIN SELECT * FROM t", Kind::Query),
         ] {
             assert_eq!(command(sql), Command::Sql(kind), "{sql}");

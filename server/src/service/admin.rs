@@ -132,7 +132,8 @@ fn stream_gauges(services: &Services, page: &mut String) {
     render_gauge(page, "everwhen_stream_lag", &of(&|s| s.lag.map(approximate_signed)));
     let next = of(&|s| s.next_offset.map(approximate_signed));
     render_gauge(page, "everwhen_stream_next_offset", &next);
-    let running = of(&|s| Some(if s.error.is_none() { 1.0 } else { 0.0 }));
+    let is_running = |s: &everwhen_ingest::StreamStatus| s.error.is_none() && s.state != "paused";
+    let running = of(&|s| Some(if is_running(s) { 1.0 } else { 0.0 }));
     render_gauge(page, "everwhen_stream_running", &running);
 }
 

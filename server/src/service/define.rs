@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
-use everwhen_ingest::{plan_drop, plan_mapping, plan_stream};
+use everwhen_ingest::{plan_alter, plan_drop, plan_mapping, plan_stream};
 use everwhen_query::basis_token;
 use everwhen_query::statements::{DefinitionStatement, ExplainProjection};
 use everwhen_storage::{Batch, ColumnType, DefinitionChange, DefinitionKind, Definitions};
@@ -44,6 +44,14 @@ pub async fn run(services: &Services, statement: DefinitionStatement) -> Answere
             let projections = Arc::clone(&services.projections);
             blocking(move || Ok(projections.alter(&alter)?)).await?;
             Ok(Answer::Written(Written::unchanged(&services.store)))
+        }
+        DefinitionStatement::AlterStream(alter) => {
+            let store = services.store.clone();
+            in_turn(services, move |definitions| {
+                let sources = store.sources(&alter.name)?;
+                Ok(plan_alter(definitions, &sources, &alter)?)
+            })
+            .await
         }
         DefinitionStatement::CreateIndex(create) => {
             let written = everwhen_query::create_index(&services.store, &create).await?;

@@ -34,3 +34,4 @@ mod slt;
 mod snapshots;
 mod tidy;
 mod tools;
+mod topics;

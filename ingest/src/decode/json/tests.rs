@@ -8,6 +8,7 @@ use everwhen_storage::ColumnType;
 
 use super::{Decoded, JsonDecoder};
 use crate::batch::{Record, Records};
+use crate::reading::Reading;
 use crate::stream::{KafkaTopic, StreamColumn, StreamDef};
 use crate::testing::{record, records};
 
@@ -21,6 +22,7 @@ fn stream(columns: &[(&str, ColumnType)]) -> StreamDef {
         kafka: None,
         columns: Some(columns.collect()),
         record_bytes_max: None,
+        reading: Reading::default(),
         sql: String::new(),
     }
 }
@@ -136,8 +138,7 @@ fn not_null_fields_must_be_sent() {
 
 #[test]
 fn without_columns_the_document_is_payload() {
-    let stream =
-        StreamDef { kafka: None, columns: None, record_bytes_max: None, sql: String::new() };
+    let stream = StreamDef { columns: None, ..stream(&[]) };
     let decoded = decode(&stream, &[r#" {"a": 1} "#, "[1,", "3"]);
     assert_eq!(decoded.rows, vec![0, 2]);
     let payload = decoded.batch.column_by_name("payload").expect("a column").clone();

@@ -12,6 +12,7 @@ use super::commands;
 const WORDS: &[&str] = &[
     "ALL",
     "ALTER PROJECTION",
+    "ALTER STREAM",
     "ALTER TABLE",
     "AND",
     "AS",
