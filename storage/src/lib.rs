@@ -9,6 +9,7 @@ mod assertions;
 pub mod batch;
 mod boundaries;
 mod changes;
+pub mod civil;
 pub mod clock;
 pub mod definitions;
 mod disk;

@@ -8,6 +8,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
 
+use crate::civil;
 use crate::error::{Error, Result};
 
 /// Marks the axis of valid time: when a fact holds in the world.
@@ -57,8 +58,8 @@ impl<A> Instant<A> {
     /// fraction digits) or a bare date (midnight UTC).
     ///
     /// # Errors
-    /// [`Error::BadInstant`] for anything else, for dates that do not exist and for precision
-    /// finer than a microsecond.
+    /// [`Error::BadInstant`] for anything else, for dates that do not exist, for years before 1 or
+    /// after 9999, and for precision finer than a microsecond.
     pub fn parse(text: &str) -> Result<Self> {
         parse_micros(text).map(Self::from_micros)
     }
@@ -67,38 +68,44 @@ impl<A> Instant<A> {
 fn parse_micros(text: &str) -> Result<i64> {
     let bad = |why: &str| Error::BadInstant { text: text.to_owned(), why: why.to_owned() };
     let text = text.trim();
-    let fraction_digits = text
-        .split_once('.')
-        .map_or(0, |(_, rest)| rest.bytes().take_while(u8::is_ascii_digit).count());
-    if fraction_digits > 6 {
-        return Err(bad("finer than a microsecond"));
+    let micros = match civil::parse_instant(text.as_bytes()) {
+        Some(micros) => micros,
+        None if fraction_digits(text) > 6 => return Err(bad("finer than a microsecond")),
+        None => {
+            parse_lax(text).ok_or_else(|| bad("not an RFC 3339 instant or a date that exists"))?
+        }
+    };
+    if (civil::FIRST_MICROS..=civil::LAST_MICROS).contains(&micros) {
+        Ok(micros)
+    } else {
+        Err(bad("outside of the years 0001 to 9999"))
     }
+}
+
+fn fraction_digits(text: &str) -> usize {
+    let fraction = text.split_once('.').map_or("", |(_, fraction)| fraction);
+    fraction.bytes().take_while(u8::is_ascii_digit).count()
+}
+
+/// Reads the rarer forms of ISO 8601.
+fn parse_lax(text: &str) -> Option<i64> {
     if let Ok(instant) = text.parse::<jiff::Timestamp>() {
-        return Ok(instant.as_microsecond());
+        return Some(instant.as_microsecond());
     }
     let civil = text
         .parse::<jiff::civil::DateTime>()
         .or_else(|_| text.parse::<jiff::civil::Date>().map(|date| date.at(0, 0, 0, 0)))
-        .map_err(|_| bad("not an RFC 3339 instant or a date that exists"))?;
-    let zoned = civil.to_zoned(jiff::tz::TimeZone::UTC).map_err(|_| bad("out of range"))?;
-    Ok(zoned.timestamp().as_microsecond())
+        .ok()?;
+    Some(civil.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_microsecond())
 }
 
 impl<A> fmt::Display for Instant<A> {
     /// Writes RFC 3339 UTC with `Z` and 0, 3 or 6 fraction digits; `-inf` and `inf` at the ends.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            i64::MIN => return f.write_str("-inf"),
-            i64::MAX => return f.write_str("inf"),
-            _ => {}
-        }
-        let Ok(instant) = jiff::Timestamp::from_microsecond(self.0) else {
-            return write!(f, "{}us", self.0);
-        };
-        match self.0.rem_euclid(1_000_000) {
-            0 => write!(f, "{instant:.0}"),
-            fraction if fraction % 1_000 == 0 => write!(f, "{instant:.3}"),
-            _ => write!(f, "{instant:.6}"),
+            i64::MIN => f.write_str("-inf"),
+            i64::MAX => f.write_str("inf"),
+            micros => civil::write_instant(f, micros),
         }
     }
 }

@@ -6,6 +6,8 @@ use serde_json::Value as Json;
 
 use super::error::{Error, Result};
 
+const NO_INSTANT: &str = "not an RFC 3339 instant in UTC of the years 0001 to 9999";
+
 /// What a sink must know of a column's type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -114,12 +116,16 @@ impl Kind {
             }
             (Self::Decimal { .. }, Json::Number(number)) => Cell::Text(number.to_string()),
             (Self::Timestamp, Json::String(text)) => {
-                Cell::Text(six_digits(&text).ok_or_else(|| wrong("not RFC 3339 in UTC"))?)
+                Cell::Text(six_digits(&text).ok_or_else(|| wrong(NO_INSTANT))?)
             }
             (Self::Bytes, Json::String(text)) => {
                 Cell::Bytes(STANDARD.decode(&text).map_err(|_| wrong("not base64"))?)
             }
-            (Self::Decimal { .. } | Self::Text | Self::Date | Self::Time, Json::String(text)) => {
+            (Self::Date, Json::String(text)) if is_date(&text) => Cell::Text(text),
+            (Self::Date, Json::String(_)) => {
+                return Err(wrong("not a date of the years 0001 to 9999"));
+            }
+            (Self::Decimal { .. } | Self::Text | Self::Time, Json::String(text)) => {
                 Cell::Text(text)
             }
             (Self::Json, value) => Cell::Json(value.to_string()),
@@ -197,13 +203,22 @@ pub fn float_of(text: &str) -> Option<f64> {
 fn six_digits(text: &str) -> Option<String> {
     let body = text.strip_suffix('Z').or_else(|| text.strip_suffix("+00:00"))?;
     let (seconds, fraction) = body.split_once('.').unwrap_or((body, ""));
-    if !seconds.contains('T')
+    let (date, clock) = seconds.split_once('T')?;
+    if !is_date(date)
+        || clock.len() != 8
+        || clock.parse::<jiff::civil::Time>().is_err()
         || fraction.len() > 6
         || !fraction.bytes().all(|byte| byte.is_ascii_digit())
     {
         return None;
     }
     Some(format!("{seconds}.{fraction:0<6}Z"))
+}
+
+/// Says whether a text is `YYYY-MM-DD` of the years 0001 to 9999.
+fn is_date(text: &str) -> bool {
+    let plain = text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+    plain && text.parse::<jiff::civil::Date>().is_ok_and(|date| date.year() > 0)
 }
 
 #[cfg(test)]
@@ -231,6 +246,23 @@ mod tests {
         let expected = Cell::Text("2026-11-21T08:00:00.123000Z".into());
         assert_eq!(cell("2026-11-21T08:00:00.123Z").unwrap(), expected);
         assert!(cell("2026-11-21").is_err());
+    }
+
+    #[test]
+    fn the_whole_range_of_time_is_accepted_and_nothing_beyond() {
+        let instant = |text: &str| Kind::Timestamp.cell("at", json!(text));
+        for text in ["0001-01-01T00:00:00.000000Z", "9999-12-31T23:59:59.999999Z"] {
+            assert_eq!(instant(text).unwrap(), Cell::Text(text.into()));
+        }
+        for text in ["+10000-01-01T00:00:00Z", "0000-12-31T23:59:59Z", "2026-02-30T00:00:00Z"] {
+            assert!(instant(text).is_err(), "{text}");
+        }
+        for text in ["0001-01-01", "9999-12-31"] {
+            assert_eq!(Kind::Date.cell("day", json!(text)).unwrap(), Cell::Text(text.into()));
+        }
+        for text in ["2932897d", "+10000-01-01", "0000-12-31", "2026-02-30"] {
+            assert!(Kind::Date.cell("day", json!(text)).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The text forms of values, both ways.
 
+use everwhen_storage::civil::CivilDate;
 use everwhen_storage::{ColumnType, ValidTime, Value};
 
 use crate::error::{Error, Result, SqlState};
@@ -191,11 +192,7 @@ pub fn timestamp_text(micros: i64) -> String {
 
 /// Writes days since the Unix epoch as `YYYY-MM-DD`.
 pub fn date_text(days: i32) -> String {
-    let micros = i64::from(days).saturating_mul(MICROS_PER_DAY);
-    match jiff::Timestamp::from_microsecond(micros) {
-        Ok(instant) => instant.to_zoned(jiff::tz::TimeZone::UTC).date().to_string(),
-        Err(_) => format!("{days}d"),
-    }
+    CivilDate::of_days(days.into()).to_string()
 }
 
 /// Writes microseconds since midnight as `HH:MM:SS` with 0, 3 or 6 fraction digits.
