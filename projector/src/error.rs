@@ -29,6 +29,16 @@ pub enum Error {
         /// The name asked for.
         name: String,
     },
+    /// Another projection writes the sink's table: name another table.
+    #[error("projection \"{projection}\" already writes table \"{table}\" of the sink")]
+    TableTaken {
+        /// The table asked for.
+        table: String,
+        /// The projection that has it.
+        projection: String,
+        /// What to write instead.
+        hint: String,
+    },
     /// The lease was given to another worker, ran out, or is of an older generation: lease again.
     #[error("lease {lease} on projection \"{projection}\" is no longer held")]
     LeaseLost {
@@ -97,7 +107,7 @@ impl Error {
         match self {
             Self::Refused { .. } => "0A000",
             Self::Unknown { .. } => "42704",
-            Self::Exists { .. } => "42710",
+            Self::Exists { .. } | Self::TableTaken { .. } => "42710",
             Self::LeaseLost { .. } => "55000",
             Self::Query(error) => error.sqlstate(),
             Self::Storage(everwhen_storage::Error::DiskFull { .. }) => "53100",
@@ -111,6 +121,7 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Refused { hint, .. } => hint.as_deref(),
+            Self::TableTaken { hint, .. } => Some(hint),
             Self::Query(error) => error.hint(),
             _ => None,
         }

@@ -268,6 +268,9 @@ pub fn written_json(written: &Written, integers: Integers) -> Answered<Value> {
         "system_time": written.system_time.to_string(),
         "basis": written.basis,
     });
+    if !written.warnings.is_empty() {
+        answer["warnings"] = written.warnings.clone().into();
+    }
     if let (Some(batches), Some(answer)) = (&written.returning, answer.as_object_mut()) {
         let mut header = json!([]);
         let mut rows = Vec::new();

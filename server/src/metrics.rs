@@ -198,6 +198,8 @@ fn help(name: &str) -> &'static str {
         "everwhen_projection_lag_tx" => "Transactions a projection's sink is behind.",
         "everwhen_projection_pending_keys" => "Keys of a projection computed and not delivered.",
         "everwhen_projection_held_keys" => "Keys of a projection whose sink row is held.",
+        "everwhen_projection_held_seconds" => "For how long the first of these keys is held.",
+        "everwhen_projection_uncovered_tenants" => "Tenants with rows that it does not cover.",
         "everwhen_projection_failing" => "1 while a projection has an error.",
         "everwhen_projection_memory_bytes" => "Memory that the computing of projections holds now.",
         "everwhen_projection_memory_peak_bytes" => "The most memory that it held at one time.",

@@ -8,6 +8,7 @@
 //! p 00 name 00 l                           the last lease given
 //! p 00 name 00 c generation first_change   a chunk of the outstanding step (numbers big endian)
 //! p 00 name 00 q tenant 00 key             a key in quarantine
+//! p 00 name 00 r tenant 00 key             a key held because the sink refused its row
 //! p 00 name 00 t tenant                    a tenant whose rows from nothing are delivered
 //! p 00 name 00 a                           a step that takes its time, and how often a process ended in it
 //! ```
@@ -202,6 +203,17 @@ pub fn held_key(name: &str, tenant: &Tenant, key: &str) -> Vec<u8> {
     entry(name, b'q', &rest)
 }
 
+/// Returns the key of a key whose row the sink refused.
+pub fn refused_key(name: &str, tenant: &Tenant, key: &str) -> Vec<u8> {
+    let rest = [tenant.as_str().as_bytes(), b"\0", key.as_bytes()].concat();
+    entry(name, b'r', &rest)
+}
+
+/// Returns the prefix of the keys whose rows the sink refused.
+pub fn refused_prefix(name: &str) -> Vec<u8> {
+    entry(name, b'r', &[])
+}
+
 /// Returns the key of a tenant that has been met.
 pub fn met_key(name: &str, tenant: &Tenant) -> Vec<u8> {
     entry(name, b't', tenant.as_str().as_bytes())
@@ -286,7 +298,7 @@ pub fn drop_deliveries(store: &Store) -> Result<()> {
     let is_delivery = |key: &[u8]| {
         let rest = key.strip_prefix(b"p\0").unwrap_or_default();
         let name = rest.iter().position(|byte| *byte == 0);
-        name.and_then(|at| rest.get(at + 1)).is_some_and(|kind| b"cqt".contains(kind))
+        name.and_then(|at| rest.get(at + 1)).is_some_and(|kind| b"cqrt".contains(kind))
     };
     let kept = store.cursors(b"p\0", usize::MAX)?;
     let gone = kept.into_iter().map(|(key, _)| key).filter(|key| is_delivery(key));
@@ -344,6 +356,7 @@ mod tests {
         assert_eq!(lease_key("p"), b"p\0p\0l");
         assert_eq!(chunk_key("p", 1, 258), b"p\0p\0c\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\x01\x02");
         assert_eq!(held_key("p", &tenant, "[1]"), b"p\0p\0qdefault\0[1]");
+        assert_eq!(refused_key("p", &tenant, "[1]"), b"p\0p\0rdefault\0[1]");
         assert_eq!(met_key("p", &tenant), b"p\0p\0tdefault");
         assert_eq!(attempt_key("p"), b"p\0p\0a");
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use everwhen_storage::{
-    Basis, Definitions, Hold, RowKey, Store, TableDef, Tenant, TxId, ValidTime,
+    Basis, Definitions, Hold, RowKey, Store, SystemTime, TableDef, Tenant, TxId, ValidTime,
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -21,7 +21,9 @@ use super::definition::Body;
 use super::full::Full;
 use super::lease::Leasing;
 use super::memory::Memory;
+use super::refusal::Refusals;
 use super::step::{HeldKeys, LoadPlace, Step, Work, next_boundary};
+use super::tenants::Uncovered;
 use crate::error::{Error, Result};
 
 /// Chunks of a load that may wait for the sink while more of it is computed.
@@ -44,6 +46,10 @@ pub struct Projection {
     /// With the definitions under which it was found to be right.
     program: Mutex<Option<(Arc<Definitions>, Arc<Program>)>>,
     shared: Mutex<Shared>,
+    /// Keys whose rows the sink did not accept.
+    pub refusals: Refusals,
+    /// Tenants that it does not cover.
+    pub uncovered: Uncovered,
     /// Wakes who waits for a chunk, or for the lease to end.
     pub offered: Notify,
     /// Wakes the projection's own task.
@@ -122,7 +128,8 @@ pub struct ProjectionStatus {
     pub projection: String,
     /// Counts the definitions and reloads under the name.
     pub generation: u64,
-    /// `loading`, `delivering`, `live`, `stalled`, `paused`.
+    /// `loading`, `delivering`, `live`, `stalled`, `paused`; `incomplete`, where it is live but for keys
+    /// that are held; `waiting`, where no delivery process offers its sink.
     pub state: String,
     /// The sink holds the query's rows as of this transaction; 0 before the first load.
     pub delivered_tx: u64,
@@ -132,8 +139,12 @@ pub struct ProjectionStatus {
     pub latest_tx: u64,
     /// Changes computed and not yet acknowledged.
     pub pending_keys: u64,
-    /// Keys in quarantine.
+    /// Keys whose rows in the sink are held: in quarantine, or refused by the sink.
     pub held_keys: u64,
+    /// Since when the first of them.
+    pub held_since: Option<SystemTime>,
+    /// Tenants with rows in its tables that it does not cover.
+    pub uncovered_tenants: u64,
     /// What went wrong last.
     pub error: Option<String>,
     /// How far the sink has been compared with the query; nothing compares it so far.
@@ -194,6 +205,8 @@ impl Projection {
                 pin,
                 halved: 0,
             }),
+            refusals: Refusals::open(store, name)?,
+            uncovered: Uncovered::default(),
             offered: Notify::new(),
             wake: Notify::new(),
         })
@@ -646,6 +659,7 @@ impl Projection {
         self.put(store, &generation_entries(store, &self.name, &state)?, true)?;
         shared.state = state;
         shared.held = Arc::default();
+        self.refusals.clear();
         shared.known = Arc::default();
         shared.first_chunk = None;
         shared.pin = None;
@@ -680,9 +694,9 @@ impl Projection {
         work(leasing, state)
     }
 
-    /// Takes note that the sink refuses.
+    /// Takes note that the sink refuses; without a text, that it does no more.
     pub fn refuse(&self, error: &str) {
-        self.shared.lock().refused = Some(error.to_owned());
+        self.shared.lock().refused = (!error.is_empty()).then(|| error.to_owned());
     }
 
     /// Returns the keys in quarantine.
@@ -713,6 +727,8 @@ impl Projection {
             latest_tx: latest.tx.get(),
             pending_keys: pending,
             held_keys: u64::try_from(shared.held.len()).unwrap_or(u64::MAX),
+            held_since: None,
+            uncovered_tenants: 0,
             error: failed.or_else(|| shared.refused.clone()),
             verified_through: None,
             worker: shared.leasing.holder(monotonic).map(ToOwned::to_owned),

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use everwhen_query::statements::{
     AlterProjection, CreateProjection, DropDefinition, ExplainProjection,
 };
 use everwhen_storage::{
     Basis, Definition, DefinitionChange, DefinitionKind, Definitions, IndexDef, IndexId, Store,
-    Tenant, TxId, ValidTime,
+    SystemTime, Tenant, TxId, ValidTime,
 };
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -24,6 +24,8 @@ use super::explain;
 use super::full::Full;
 use super::memory::Memory;
 use super::projection::{Chunk, Projection, ProjectionStatus, Tools, forget};
+use super::refusal::{Acked, RefusedRow};
+use super::workers::{Workers, sink_of};
 use super::zset::ZSet;
 use crate::error::{Error, Result};
 
@@ -31,6 +33,8 @@ use crate::error::{Error, Result};
 const STEPS_MAX: usize = 8;
 /// A step that takes longer is noted while it runs.
 const LONG_STEP: Duration = Duration::from_millis(300);
+/// How often to look for tenants that a projection does not cover.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How projections are run.
 #[derive(Debug, Clone)]
@@ -112,6 +116,8 @@ pub struct ProjectionError {
     pub key: String,
     /// Why its row in the sink is held.
     pub reason: String,
+    /// Since when.
+    pub since: Option<SystemTime>,
     /// The transaction of the step that found it.
     pub tx: u64,
 }
@@ -126,6 +132,7 @@ pub struct Projections {
     loads: Semaphore,
     /// So many steps are computed at a time, as each has parts of its own in memory.
     steps: Semaphore,
+    workers: Workers,
     defined: Mutex<Defined>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -147,6 +154,7 @@ impl Projections {
         let memory = Memory::new(options.memory_bytes_max, options.spill_directory.clone())
             .with_sort_bytes(options.sort_bytes_max)
             .with_part_rows(options.part_rows);
+        let workers = Workers::new(store.clock().monotonic(), options.lease);
         let projections = Arc::new(Self {
             store,
             options,
@@ -154,6 +162,7 @@ impl Projections {
             memory,
             loads: Semaphore::new(1),
             steps: Semaphore::new(STEPS_MAX),
+            workers,
             defined: Mutex::new(Defined::default()),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -259,8 +268,16 @@ impl Projections {
         let mut commits = self.store.watch_tx();
         let mut ticks = tokio::time::interval(self.options.poll);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut looked: Option<Instant> = None;
         loop {
             let monotonic = self.store.clock().monotonic();
+            if looked.is_none_or(|at| monotonic.saturating_duration_since(at) >= LOOK_EVERY) {
+                looked = Some(monotonic);
+                let this = Arc::clone(&self);
+                let of = Arc::clone(&projection);
+                // Logs the tenants that have appeared; no step waits for it.
+                self.tasks.spawn_blocking(move || of.count_uncovered(&this.store));
+            }
             if projection.is_due(self.store.latest(), monotonic) {
                 self.advance_watched(&projection).await;
             }
@@ -380,7 +397,7 @@ impl Projections {
     /// that it needs. Blocking: an index over a big table takes its time.
     ///
     /// # Errors
-    /// [`Error::Refused`] with the reason, [`Error::Exists`], [`Error::Query`].
+    /// [`Error::Refused`] with the reason, [`Error::Exists`], [`Error::TableTaken`], [`Error::Query`].
     pub fn plan_create(&self, statement: &CreateProjection) -> Result<Vec<DefinitionChange>> {
         let definitions = self.store.definitions();
         if definitions.get(DefinitionKind::Projection, &statement.name).is_some() {
@@ -392,8 +409,8 @@ impl Projections {
             }
         }
         let program = self.program_of(&definitions, statement)?;
-        let several = self.store.tenants().iter().any(|tenant| *tenant != Tenant::default());
-        let body = Body::new(statement, program.columns.clone(), several)?;
+        let body = Body::new(statement, program.columns.clone())?;
+        body.check_table(&statement.name, &definitions)?;
         self.make_indexes(&program, &definitions)?;
         let body = serde_json::to_value(&body)
             .map_err(|error| Error::internal(format!("a definition is JSON: {error}")))?;
@@ -413,7 +430,7 @@ impl Projections {
         let offset = statement.query_position.saturating_sub(1);
         let program = self.proven(definitions, &statement.query, &statement.key, offset)?;
         // Refuses a key that is no column before anything else is made of it.
-        Body::new(statement, program.columns.clone(), false)?;
+        Body::new(statement, program.columns.clone())?;
         Ok(program)
     }
 
@@ -471,6 +488,7 @@ impl Projections {
     pub fn lease(self: &Arc<Self>, worker: &str, sinks: &[String]) -> Result<Vec<LeaseGrant>> {
         self.refresh()?;
         let now = self.store.clock().monotonic();
+        self.workers.seen(worker, sinks, now);
         let mut grants = Vec::new();
         for projection in self.all() {
             let Some(sink) = sink_of(&projection.body, sinks) else { continue };
@@ -546,13 +564,37 @@ impl Projections {
     /// # Errors
     /// [`Error::LeaseLost`]: somebody else delivers now, or a new generation has begun.
     pub fn ack(&self, name: &str, lease: u64, change: u64) -> Result<()> {
-        self.renewed(name, lease)?.acknowledge(&self.store, change)
+        self.ack_rows(name, lease, &Acked { change, ..Acked::default() })
     }
 
-    /// Takes note that the sink refuses; `reload` asks for all rows again, in a new generation.
+    /// As [`Projections::ack`], for a sink that may have refused rows.
+    pub fn ack_rows(&self, name: &str, lease: u64, acked: &Acked) -> Result<()> {
+        let projection = self.renewed(name, lease)?;
+        projection.settle(&self.store, acked)?;
+        projection.acknowledge(&self.store, acked.change)
+    }
+
+    /// Holds the keys of rows of the chunk under way that the sink refuses because of their values;
+    /// durable when it returns.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`]: lease again.
+    pub fn refuse_rows(&self, name: &str, lease: u64, rows: &[RefusedRow]) -> Result<()> {
+        tracing::warn!(projection = name, rows = rows.len(), "the sink refuses rows");
+        self.renewed(name, lease)?.refuse_rows(&self.store, rows)
+    }
+
+    /// Returns what whoever made a projection is to be warned of. Blocking.
+    pub fn warnings(&self, name: &str) -> Vec<String> {
+        self.named(name).map(|projection| projection.warnings(&self.store)).unwrap_or_default()
+    }
+
+    /// Takes note that the sink refuses, or with an empty text that it does no more; `reload` asks for all rows again, in a new generation.
     pub fn fail(&self, name: &str, lease: u64, error: &str, reload: bool) -> Result<()> {
         let projection = self.renewed(name, lease)?;
-        tracing::warn!(projection = name, error, reload, "the sink refuses");
+        if !error.is_empty() {
+            tracing::warn!(projection = name, error, reload, "the sink refuses");
+        }
         projection.refuse(error);
         if reload {
             projection.reload(&self.store)?;
@@ -562,6 +604,7 @@ impl Projections {
 
     /// Takes back all leases of a worker.
     pub fn release(&self, worker: &str) {
+        self.workers.gone(worker);
         for projection in self.all() {
             projection.leasing(|leasing, _| leasing.release(worker));
         }
@@ -571,10 +614,15 @@ impl Projections {
     pub fn status(&self) -> Vec<ProjectionStatus> {
         let latest = self.store.latest();
         let monotonic = self.store.clock().monotonic();
-        self.all().iter().map(|projection| projection.status(latest, monotonic)).collect()
+        let of = |projection: &Arc<Projection>| {
+            let mut status = projection.status(latest, monotonic);
+            projection.complete(&mut status, &self.store, &self.workers, monotonic);
+            status
+        };
+        self.all().iter().map(of).collect()
     }
 
-    /// Returns the keys in quarantine.
+    /// Returns the keys whose rows in the sink are held: in quarantine, or refused by the sink.
     pub fn errors(&self) -> Vec<ProjectionError> {
         let mut errors = Vec::new();
         for projection in self.all() {
@@ -584,7 +632,18 @@ impl Projections {
                     tenant: tenant.clone(),
                     key: key.clone(),
                     reason: held.reason.clone(),
+                    since: self.store.system_time(TxId::new(held.tx)).ok(),
                     tx: held.tx,
+                });
+            }
+            for (tenant, refused) in projection.refusals.all() {
+                errors.push(ProjectionError {
+                    projection: projection.name.clone(),
+                    tenant,
+                    key: refused.key,
+                    reason: refused.reason,
+                    since: Some(SystemTime::from_micros(refused.since)),
+                    tx: refused.tx,
                 });
             }
         }
@@ -638,7 +697,9 @@ impl Projections {
 
     /// Acknowledges without a lease: for tests and tools.
     pub fn acknowledge(&self, name: &str, change: u64) -> Result<()> {
-        self.named(name)?.acknowledge(&self.store, change)
+        let projection = self.named(name)?;
+        projection.settle(&self.store, &Acked { change, ..Acked::default() })?;
+        projection.acknowledge(&self.store, change)
     }
 
     /// Returns the query's rows from scratch at a basis, for one tenant. Blocking.
@@ -646,20 +707,6 @@ impl Projections {
         let projection = self.named(name)?;
         let program = projection.program(&self.store, &self.store.definitions())?;
         self.full.rows(&self.store, &program.plan, basis, tenant)
-    }
-}
-
-/// Returns the worker's sink for a projection: the one it names; without a name `default`, or the
-/// worker's only one.
-fn sink_of<'a>(body: &'a Body, sinks: &'a [String]) -> Option<&'a str> {
-    let has = |name: &str| sinks.iter().any(|sink| sink == name);
-    match &body.sink {
-        Some(name) => has(name).then_some(name.as_str()),
-        None if has("default") => Some("default"),
-        None => match sinks {
-            [only] => Some(only.as_str()),
-            _ => None,
-        },
     }
 }
 

@@ -248,20 +248,11 @@ impl Work<'_> {
 
     /// Returns the tenants whose rows the projection has, in order.
     fn tenants(&self) -> Vec<Tenant> {
-        let default = Tenant::default();
-        if self.body.tenant_column.is_none() {
-            return vec![default];
-        }
-        let mut tenants = self.store.tenants();
-        if !tenants.contains(&default) {
-            tenants.push(default);
-        }
-        tenants.sort_unstable();
-        tenants
+        self.body.covered(self.store.tenants())
     }
 
     fn covers(&self, tenant: &Tenant) -> bool {
-        self.body.tenant_column.is_some() || *tenant == Tenant::default()
+        self.body.covers(tenant)
     }
 
     /// Gathers what changed since a basis, and how far that goes: to the latest basis, or where

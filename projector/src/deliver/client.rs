@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use everwhen_proto::v1::projection_service_client::ProjectionServiceClient;
 use everwhen_proto::v1::{
-    AckRequest, Chunk, FailRequest, Lease, LeaseRequest, NextRequest, ReleaseRequest,
+    AckRequest, Chunk, FailRequest, Lease, LeaseRequest, NextRequest, RefusedChange, ReleaseRequest,
 };
 use tonic::transport::{Channel, Endpoint};
 
-use super::error::Result;
+use super::error::{RefusedRow, Result};
 use super::target::Target;
 
 /// A chunk of rows is far below this; a few large rows may come near it.
@@ -16,6 +16,17 @@ const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 /// How long a call may take beyond the wait it asks for.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What an acknowledgement says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ack {
+    /// The last change that is durable.
+    pub change: u64,
+    /// Changes of the chunk that were passed over.
+    pub refused: Vec<u64>,
+    /// The first change whose fate is known; 0 if nothing was decided.
+    pub decided_from: u64,
+}
 
 /// A connection to the server; clones share it.
 #[derive(Clone)]
@@ -62,13 +73,14 @@ impl Client {
         Ok(self.service.clone().next(request).await?.into_inner().chunk)
     }
 
-    /// Says that everything up to `change` is durable.
+    /// Says that everything up to `ack.change` is durable or passed over.
     ///
     /// # Errors
     /// What the server or the network says.
-    pub async fn ack(&self, target: &Target, change: u64) -> Result<()> {
+    pub async fn ack(&self, target: &Target, ack: Ack) -> Result<()> {
         let projection = target.projection.clone();
-        let request = AckRequest { projection, lease: target.lease, change };
+        let Ack { change, refused, decided_from } = ack;
+        let request = AckRequest { projection, lease: target.lease, change, refused, decided_from };
         self.service.clone().ack(timed(request, Duration::ZERO)).await?;
         Ok(())
     }
@@ -79,7 +91,26 @@ impl Client {
     /// What the server or the network says.
     pub async fn fail(&self, target: &Target, error: String, reload: bool) -> Result<()> {
         let projection = target.projection.clone();
-        let request = FailRequest { projection, lease: target.lease, error, reload };
+        let refused = Vec::new();
+        let request = FailRequest { projection, lease: target.lease, error, reload, refused };
+        self.service.clone().fail(timed(request, Duration::ZERO)).await?;
+        Ok(())
+    }
+
+    /// Says which rows of the chunk under way the sink refuses. When it returns, the server holds
+    /// their keys durably.
+    ///
+    /// # Errors
+    /// What the server or the network says.
+    pub async fn refuse(&self, target: &Target, rows: &[RefusedRow]) -> Result<()> {
+        let of =
+            |row: &RefusedRow| RefusedChange { change: row.change, reason: row.reason.clone() };
+        let request = FailRequest {
+            projection: target.projection.clone(),
+            lease: target.lease,
+            refused: rows.iter().map(of).collect(),
+            ..FailRequest::default()
+        };
         self.service.clone().fail(timed(request, Duration::ZERO)).await?;
         Ok(())
     }

@@ -1,5 +1,14 @@
 //! What can go wrong between the server's changes and the sink's rows.
 
+/// A row that a sink does not accept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedRow {
+    /// The number of the change.
+    pub change: u64,
+    /// Why, in the sink's words.
+    pub reason: String,
+}
+
 /// The error of delivery.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -39,6 +48,17 @@ pub enum Error {
         /// The sink's own code.
         code: String,
         /// The sink's own words.
+        detail: String,
+    },
+    /// The sink refuses rows because of their values, and wrote nothing of the step. Only for what the
+    /// sink itself says about a row: never for a table, an account, a lock or a full disk.
+    #[error("the sink refuses rows of projection \"{projection}\": {detail}")]
+    Rows {
+        /// The projection.
+        projection: String,
+        /// The rows, if the sink can name them; empty if it only knows that there are some.
+        rows: Vec<RefusedRow>,
+        /// The sink's words about the first of them.
         detail: String,
     },
     /// The sink cannot be reached or is overloaded; retried with backoff.

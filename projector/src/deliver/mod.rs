@@ -10,6 +10,7 @@ pub mod config;
 pub mod error;
 pub mod kind;
 pub mod retry;
+mod rows;
 mod run;
 pub mod sink;
 pub mod sinks;

@@ -8,10 +8,11 @@ use everwhen_proto::v1::{Chunk, Lease};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::client::Client;
+use super::client::{Ack, Client};
 use super::config::{DeliverConfig, SinkConfig};
-use super::error::{Error, Result};
+use super::error::{Error, RefusedRow, Result};
 use super::retry::{Backoff, RetryConfig};
+use super::rows::{Parts, Verdict};
 use super::sink::Sink;
 use super::sinks::bigquery::BigQuerySink;
 use super::sinks::sqlite::SqliteSink;
@@ -23,6 +24,9 @@ pub type Sinks = BTreeMap<String, Arc<dyn Sink>>;
 
 /// The longest wait for a chunk in one call; shorter where leases are.
 const NEXT_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Refusals in a row after which the table is prepared anew.
+const REFUSALS_MAX: u32 = 2;
 
 /// How long giving leases back may take at the end.
 const RELEASE_WAIT: Duration = Duration::from_secs(2);
@@ -115,8 +119,18 @@ impl Tasks {
             old.cancel();
         }
         let wait = NEXT_WAIT_MAX.min(Duration::from_millis((lease.lease_ms / 3).max(50)));
-        let worker =
-            Delivery { client: client.clone(), sink, target, stop, retry, wait, failed: false };
+        let client = client.clone();
+        let worker = Delivery {
+            client,
+            sink,
+            target,
+            stop,
+            retry,
+            wait,
+            failed: false,
+            unprepared: false,
+            known_change: 0,
+        };
         self.running.spawn(worker.run());
     }
 
@@ -139,6 +153,10 @@ struct Delivery {
     wait: Duration,
     /// The server shows an error of ours that the next acknowledgement clears.
     failed: bool,
+    /// It is of preparing the table.
+    unprepared: bool,
+    /// The last change that the sink had when the lease began, written or passed over.
+    known_change: u64,
 }
 
 /// What to do after an error.
@@ -151,38 +169,51 @@ impl Delivery {
     async fn run(mut self) {
         let (projection, lease) = (self.target.projection.clone(), self.target.lease);
         tracing::info!(projection, lease, table = self.target.table, "delivery of a projection");
-        let mut needs_reload = false;
         let mut backoff = Backoff::new(self.retry);
-        loop {
-            let sink = Arc::clone(&self.sink);
-            match sink.prepare(&self.target).await {
-                Ok(control) => {
-                    needs_reload |= control.is_behind(&self.target);
-                    if std::mem::take(&mut self.failed) {
-                        // Takes the error back; if this is lost, the next acknowledgement does.
-                        let _ = self.client.ack(&self.target, self.target.acked_change).await;
-                    }
-                    break;
-                }
-                Err(error) => {
-                    if matches!(self.after(&error, &mut backoff).await, Next::End) {
-                        return;
-                    }
-                }
+        while self.deliver(&mut backoff).await {}
+        tracing::info!(projection, lease, "delivery of a projection has ended");
+    }
+
+    /// Prepares the table and delivers; returns true if that is to begin again.
+    async fn deliver(&mut self, backoff: &mut Backoff) -> bool {
+        let sink = Arc::clone(&self.sink);
+        let control = match sink.prepare(&self.target).await {
+            Ok(control) => control,
+            Err(error) => {
+                self.unprepared = true;
+                return matches!(self.after(&error, backoff).await, Next::Again);
             }
+        };
+        let mut needs_reload = control.is_behind(&self.target);
+        if control.generation == self.target.generation {
+            self.known_change = control.change;
+        }
+        if std::mem::take(&mut self.unprepared) {
+            self.failed = false;
+            // Takes the error back; if this is lost, the next acknowledgement does.
+            let _ = self.client.fail(&self.target, String::new(), false).await;
         }
         backoff.reset();
+        let mut refusals = 0;
         while !self.stop.is_cancelled() {
             match self.step(&mut needs_reload).await {
-                Ok(()) => backoff.reset(),
+                Ok(()) => {
+                    backoff.reset();
+                    refusals = 0;
+                }
                 Err(error) => {
-                    if matches!(self.after(&error, &mut backoff).await, Next::End) {
-                        break;
+                    if matches!(self.after(&error, backoff).await, Next::End) {
+                        return false;
                     }
+                    refusals += u32::from(!error.is_retryable());
                 }
             }
+            if refusals == REFUSALS_MAX {
+                // The table may not be what it was: somebody may have dropped it.
+                return true;
+            }
         }
-        tracing::info!(projection, lease, "delivery of a projection has ended");
+        false
     }
 
     /// Takes, writes and acknowledges one chunk, if there is one.
@@ -222,34 +253,77 @@ impl Delivery {
     }
 
     async fn write(&mut self, chunk: Chunk) -> Result<()> {
-        let step = Step::from_chunk(&self.target, chunk)?;
+        let (step, undecodable) = Step::decode(&self.target, chunk);
+        let mut ack = Ack {
+            change: step.last_change(),
+            refused: Vec::new(),
+            decided_from: self.known_change.saturating_add(1),
+        };
+        if !undecodable.is_empty() && !self.report(undecodable, &mut ack).await? {
+            return Ok(());
+        }
+        let mut parts = Parts::new(step);
         let mut backoff = Backoff::new(self.retry);
-        loop {
-            match self.sink.write(&self.target, &step).await {
-                Ok(()) => break,
+        while let Some(part) = parts.next() {
+            match self.sink.write(&self.target, part).await {
+                Ok(()) => parts.written(),
+                Err(Error::Rows { rows, detail, .. }) => {
+                    if let Verdict::Report(rows) = parts.refused(rows, detail)?
+                        && !self.report(rows, &mut ack).await?
+                    {
+                        return Ok(());
+                    }
+                }
                 // The control row tells whether a write of unknown outcome is there.
                 Err(error) if error.is_retryable() => {
                     match self.after(&error, &mut backoff).await {
                         Next::End => return Ok(()),
-                        Next::Again => {}
+                        Next::Again => continue,
                     }
                 }
                 Err(error) => return Err(error),
             }
+            backoff.reset();
         }
-        backoff.reset();
-        while let Err(error) = self.client.ack(&self.target, step.last_change()).await {
-            if !error.is_retryable() {
-                return Err(error);
-            }
-            if !backoff.wait(false, &self.stop).await {
-                return Ok(());
-            }
+        let client = self.client.clone();
+        let target = self.target.clone();
+        if !self.until_answered(|| client.ack(&target, ack.clone())).await? {
+            return Ok(());
         }
+        self.target.acked_change = ack.change;
         if std::mem::take(&mut self.failed) {
             tracing::info!(projection = self.target.projection, "the sink takes rows again");
         }
         Ok(())
+    }
+
+    /// Has the server hold the keys of rows that the sink refuses; returns false if the delivery is
+    /// to end before it does.
+    async fn report(&self, rows: Vec<RefusedRow>, ack: &mut Ack) -> Result<bool> {
+        let projection = &self.target.projection;
+        if let Some(RefusedRow { change, reason }) = rows.first() {
+            tracing::warn!(projection, rows = rows.len(), change, reason, "the sink refuses rows");
+        }
+        let held = self.until_answered(|| self.client.refuse(&self.target, &rows)).await?;
+        ack.refused.extend(rows.iter().map(|row| row.change));
+        Ok(held)
+    }
+
+    /// Calls the server until it has answered; returns false if the delivery is to end before.
+    async fn until_answered<F>(&self, call: impl Fn() -> F) -> Result<bool>
+    where
+        F: Future<Output = Result<()>>,
+    {
+        let mut backoff = Backoff::new(self.retry);
+        while let Err(error) = call().await {
+            if !error.is_retryable() {
+                return Err(error);
+            }
+            if !backoff.wait(false, &self.stop).await {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Says the error where somebody sees it, waits, and decides how to go on.

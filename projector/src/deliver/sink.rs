@@ -17,19 +17,25 @@ pub trait Sink: Send + Sync {
     ///
     /// Returns the control row, which says how far the sink is. From now on writes under older leases
     /// are fenced. A table of another database (another incarnation) becomes this one's: its rows
-    /// stay until the next reload has ended.
+    /// stay until the next reload has ended. A table of another projection is never taken over.
+    ///
+    /// A table that is there already is never dropped or narrowed. One that the sink made for the
+    /// projection gets the columns that the query has gained; one that somebody else made stays as
+    /// it is, and so do its rows that the projection has not written.
     ///
     /// # Errors
-    /// [`Error::Fenced`] if a newer lease has it; [`Error::Refused`] if the table cannot be had;
-    /// [`Error::Unavailable`] to try again.
+    /// [`Error::Fenced`] if a newer lease has it; [`Error::Refused`] if the table cannot be had or
+    /// does not fit; [`Error::Unavailable`] to try again.
     async fn prepare(&self, target: &Target) -> Result<Control>;
 
     /// Writes a step and moves the control row, all or nothing; a step that is there already is not
-    /// written again.
+    /// written again. Rows that are [refused](Step::refused) are passed over. A delete, and the end of
+    /// a reload, remove only rows that the projection has written.
     ///
     /// # Errors
-    /// [`Error::Fenced`] and [`Error::OutOfOrder`] as [`admit`] says, [`Error::Refused`] if the sink
-    /// does not take the rows, [`Error::Unavailable`] to try again: also if the outcome is unknown.
+    /// [`Error::Fenced`] and [`Error::OutOfOrder`] as [`admit`] says; [`Error::Rows`] if it is the
+    /// values of some rows that the sink does not accept, [`Error::Refused`] for any other refusal;
+    /// [`Error::Unavailable`] to try again: also if the outcome is unknown.
     async fn write(&self, target: &Target, step: &Step) -> Result<()>;
 
     /// Reads the table back: for comparison with the query and for tests. Rows are the query's columns
@@ -117,6 +123,16 @@ pub fn take_over(found: Option<Control>, target: &Target) -> Result<Takeover> {
         return Err(fenced(target, &control));
     }
     Ok(Takeover::Renewed(Control { lease: target.lease, ..control }))
+}
+
+/// Says why a table that has the control row of another projection is refused.
+pub fn taken(sink: &str, target: &Target, owner: &str) -> Error {
+    let detail = format!(
+        "table \"{}\" belongs to projection \"{owner}\": name another table with INTO sink.table, \
+         or drop this one in the sink if projection \"{owner}\" is not in use any more",
+        target.table
+    );
+    Error::Refused { sink: sink.to_owned(), code: "table".into(), detail }
 }
 
 /// What to do with a step.

@@ -1,11 +1,11 @@
 //! A chunk of changes from the server, decoded and checked against its target.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use everwhen_proto::v1::Chunk;
 use serde_json::Value as Json;
 
-use super::error::{Error, Result};
+use super::error::{Error, RefusedRow, Result};
 use super::kind::Cell;
 use super::target::Target;
 
@@ -20,6 +20,9 @@ pub struct Step {
     pub first_change: u64,
     /// The changes in their order.
     pub rows: Vec<RowStep>,
+    /// Numbers of changes that the sink does not accept: they are not written, and the control row
+    /// moves past them as past the others.
+    pub refused: BTreeSet<u64>,
     /// A reload begins: rows nobody writes until its end are to go.
     pub reload_begin: bool,
     /// The reload ends: what it has not written goes.
@@ -51,23 +54,69 @@ pub fn identity(key: &[Cell]) -> String {
 }
 
 impl Step {
-    /// Decodes a chunk.
+    /// Decodes a chunk, of which every row must be good.
     ///
     /// # Errors
-    /// [`Error::Value`] if a row is no JSON object, lacks a key column or has a value of a wrong form.
+    /// [`Error::Rows`] if a row is not a JSON object, lacks a key column or has a value of a wrong form.
     pub fn from_chunk(target: &Target, chunk: Chunk) -> Result<Self> {
-        let mut rows = Vec::with_capacity(chunk.changes.len());
-        for (change, row) in (chunk.first_change..).zip(chunk.changes) {
-            rows.push(row_step(target, change, &row.row_json, row.delete)?);
+        let (step, rows) = Self::decode(target, chunk);
+        match rows.first() {
+            None => Ok(step),
+            Some(first) => {
+                let detail = first.reason.clone();
+                Err(Error::Rows { projection: target.projection.clone(), rows, detail })
+            }
         }
-        Ok(Self {
+    }
+
+    /// Decodes a chunk. Rows that do not have the form of their types are refused in the step, and
+    /// returned with the reason.
+    pub fn decode(target: &Target, chunk: Chunk) -> (Self, Vec<RefusedRow>) {
+        let mut rows = Vec::with_capacity(chunk.changes.len());
+        let mut wrong = Vec::new();
+        for (change, row) in (chunk.first_change..).zip(chunk.changes) {
+            match row_step(target, change, &row.row_json, row.delete) {
+                Ok(row) => rows.push(row),
+                Err(error) => {
+                    rows.push(RowStep { change, key: Vec::new(), row: None });
+                    wrong.push(RefusedRow { change, reason: error.to_string() });
+                }
+            }
+        }
+        let step = Self {
             generation: chunk.generation,
             tx: chunk.tx,
             first_change: chunk.first_change,
             rows,
+            refused: wrong.iter().map(|row| row.change).collect(),
             reload_begin: chunk.reload_begin,
             reload_end: chunk.reload_end,
-        })
+        };
+        (step, wrong)
+    }
+
+    /// The rows to write, from the place `known` on: without those that are refused.
+    pub fn writable(&self, known: usize) -> impl Iterator<Item = &RowStep> {
+        self.rows.iter().skip(known).filter(|row| !self.refused.contains(&row.change))
+    }
+
+    /// Returns `count` rows from the place `from` on as a step of their own, to be written in order
+    /// with those before and after it.
+    #[must_use]
+    pub fn part(&self, from: usize, count: usize) -> Self {
+        let rows: Vec<RowStep> = self.rows.iter().skip(from).take(count).cloned().collect();
+        let first_change = rows.first().map_or(self.first_change, |row| row.change);
+        let last_change = rows.last().map_or(0, |row| row.change);
+        let within = |change: &u64| (first_change..=last_change).contains(change);
+        Self {
+            first_change,
+            refused: self.refused.iter().copied().filter(within).collect(),
+            reload_begin: self.reload_begin && from == 0,
+            reload_end: self.reload_end && from.saturating_add(count) >= self.rows.len(),
+            generation: self.generation,
+            tx: self.tx,
+            rows,
+        }
     }
 
     /// The number of the last change; one below the first for a step without changes.
@@ -75,15 +124,15 @@ impl Step {
         self.rows.last().map_or(self.first_change.saturating_sub(1), |row| row.change)
     }
 
-    /// Returns the last change of each key from `rows`, in order.
-    pub fn last_of_each_key(rows: &[RowStep]) -> Vec<&RowStep> {
-        let mut last = HashMap::with_capacity(rows.len());
-        for (place, row) in rows.iter().enumerate() {
-            last.insert(row.identity(), place);
+    /// Returns the last change of each key to write, in order.
+    pub fn last_of_each_key(&self) -> Vec<&RowStep> {
+        let mut last = HashMap::with_capacity(self.rows.len());
+        for row in self.writable(0) {
+            last.insert(row.identity(), row);
         }
-        let mut places: Vec<usize> = last.into_values().collect();
-        places.sort_unstable();
-        places.into_iter().filter_map(|place| rows.get(place)).collect()
+        let mut rows: Vec<&RowStep> = last.into_values().collect();
+        rows.sort_unstable_by_key(|row| row.change);
+        rows
     }
 }
 

@@ -3,11 +3,12 @@
 //! Each case uses a table of its own. A case asserts, and returns the sink's error if a call fails that
 //! should not.
 
+use async_trait::async_trait;
 use everwhen_proto::v1::{Chunk, Lease, RowChange, SinkColumn};
 use serde_json::{Value as Json, json};
 
 use super::error::{Error, Result};
-use super::kind::Kind;
+use super::kind::{Cell, Kind};
 use super::sink::Sink;
 use super::step::Step;
 use super::target::Target;
@@ -28,12 +29,53 @@ pub async fn check(sink: &dyn Sink, prefix: &str) -> Result<()> {
     a_reload_removes_what_it_does_not_write(sink, case("reload")).await?;
     a_reload_removes_what_it_does_not_write(sink, case("reload_bare").bare()).await?;
     a_late_end_of_a_reload_removes_nothing(sink, case("late_end").bare()).await?;
-    a_generation_may_have_other_columns(sink, case("columns")).await?;
+    a_generation_may_have_more_columns(sink, case("columns")).await?;
+    a_column_that_is_gone_is_refused_and_nothing_is_lost(sink, case("gone")).await?;
+    the_table_of_another_projection_is_refused(sink, case("taken")).await?;
+    refused_rows_are_passed_over(sink, case("refused")).await?;
+    refused_rows_are_passed_over(sink, case("refused_bare").bare()).await?;
     another_database_takes_the_table_over(sink, case("foreign")).await?;
     a_sink_that_lost_rows_says_so(sink, case("lost")).await?;
     all_column_types_come_back(sink, case("types")).await?;
     keys_may_be_of_several_columns_and_null(sink, case("keys")).await?;
     a_large_chunk_is_written(sink, case("large")).await
+}
+
+/// Somebody else who uses the sink's tables, past the sink.
+#[async_trait]
+pub trait Outsider: Send + Sync {
+    /// Makes the target's table as somebody else would, before the sink does.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    async fn make_table(&self, target: &Target) -> Result<()>;
+
+    /// Inserts a row of the target's columns that the projection has not written.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    async fn insert(&self, target: &Target, row: Vec<Cell>) -> Result<()>;
+}
+
+/// Runs the cases about tables and rows of somebody else.
+///
+/// # Errors
+/// The first error of the sink where none should be.
+pub async fn check_beside_others(
+    sink: &dyn Sink,
+    outsider: &dyn Outsider,
+    prefix: &str,
+) -> Result<()> {
+    let case = |name: &str| Case::new(prefix, name);
+    for bare in [false, true] {
+        let case = |name: &str| match bare {
+            true => case(&format!("{name}_bare")).bare(),
+            false => case(name),
+        };
+        rows_of_others_stay(sink, outsider, case("rows")).await?;
+        rows_in_a_table_that_was_there_stay(sink, outsider, case("table")).await?;
+    }
+    a_table_of_somebody_else_is_never_altered(sink, outsider, case("altered")).await
 }
 
 /// A projection and its table, under leases made by the case.
@@ -291,17 +333,158 @@ async fn a_late_end_of_a_reload_removes_nothing(sink: &dyn Sink, case: Case) -> 
     Ok(())
 }
 
-async fn a_generation_may_have_other_columns(sink: &dyn Sink, case: Case) -> Result<()> {
+async fn a_generation_may_have_more_columns(sink: &dyn Sink, case: Case) -> Result<()> {
+    let target = case.target()?;
+    sink.prepare(&target).await?;
+    Changes::from(1).put(&row("a", 1)).put(&row("b", 1)).write(sink, &target).await?;
+    let changed = Case { lease: Lease { generation: 2, lease: 11, ..case.lease.clone() } };
+    let changed =
+        changed.with(&[("id", "text"), ("label", "text"), ("n", "int64"), ("when", "date")]);
+    let target = changed.target()?;
+    sink.prepare(&target).await?;
+    let new = json!({"id": "a", "label": "x", "n": 1, "when": "2026-11-21"});
+    Changes::from(1).of(2).begins().ends().put(&new).write(sink, &target).await?;
+    let expected = [[json!("a"), json!("x"), json!(1), json!("2026-11-21")]];
+    assert_eq!(rows(sink, &target).await?, expected);
+    Ok(())
+}
+
+async fn a_column_that_is_gone_is_refused_and_nothing_is_lost(
+    sink: &dyn Sink,
+    case: Case,
+) -> Result<()> {
     let target = case.target()?;
     sink.prepare(&target).await?;
     Changes::from(1).put(&row("a", 1)).write(sink, &target).await?;
-    let changed = Case { lease: Lease { generation: 2, lease: 11, ..case.lease.clone() } };
-    let changed = changed.with(&[("id", "text"), ("label", "text"), ("when", "date")]);
-    let target = changed.target()?;
+    let next = Case { lease: Lease { generation: 2, lease: 11, ..case.lease.clone() } };
+    let other_kind = next.lease.clone();
+    let narrowed = next.with(&[("id", "text")]);
+    let retyped = Case { lease: other_kind }.with(&[("id", "text"), ("n", "text")]);
+    for changed in [narrowed, retyped] {
+        let refused = sink.prepare(&changed.target()?).await;
+        let Err(error @ Error::Refused { .. }) = refused else {
+            unreachable!("a table that does not fit was prepared: {refused:?}")
+        };
+        assert!(error.to_string().contains("\"n\""), "{error}");
+    }
+    assert_eq!(rows(sink, &target).await?, [[json!("a"), json!(1)]], "the table is as it was");
+    Ok(())
+}
+
+async fn the_table_of_another_projection_is_refused(sink: &dyn Sink, case: Case) -> Result<()> {
+    let target = case.target()?;
     sink.prepare(&target).await?;
-    let new = json!({"id": "a", "label": "x", "when": "2026-11-21"});
-    Changes::from(1).of(2).begins().ends().put(&new).write(sink, &target).await?;
-    assert_eq!(rows(sink, &target).await?, [[json!("a"), json!("x"), json!("2026-11-21")]]);
+    Changes::from(1).begins().ends().put(&row("a", 1)).write(sink, &target).await?;
+    let other = Lease { projection: "other".into(), lease: 99, ..case.lease.clone() };
+    let refused = sink.prepare(&Target::from_lease(&other)?).await;
+    let Err(error @ Error::Refused { .. }) = refused else {
+        unreachable!("the table of another projection was taken over: {refused:?}")
+    };
+    let owner = format!("projection \"{}\"", target.projection);
+    assert!(error.to_string().contains(&owner), "{error}");
+    Changes::from(2).put(&row("b", 2)).write(sink, &target).await?;
+    let expected = [[json!("a"), json!(1)], [json!("b"), json!(2)]];
+    assert_eq!(rows(sink, &target).await?, expected, "the owner goes on");
+    Ok(())
+}
+
+async fn refused_rows_are_passed_over(sink: &dyn Sink, case: Case) -> Result<()> {
+    let target = case.target()?;
+    sink.prepare(&target).await?;
+    Changes::from(1).begins().ends().put(&row("a", 1)).write(sink, &target).await?;
+    let chunk = Changes::from(2).put(&row("a", 2)).put(&row("b", 2)).put(&row("c", 2)).0;
+    let mut step = Step::from_chunk(&target, chunk)?;
+    step.refused.extend([2, 4]);
+    sink.write(&target, &step).await?;
+    let expected = [[json!("a"), json!(1)], [json!("b"), json!(2)]];
+    assert_eq!(rows(sink, &target).await?, expected, "what is refused is as it was");
+    sink.write(&target, &step).await?;
+    let control = sink.prepare(&target).await?;
+    assert_eq!(control.change, 4, "the control row has moved past the refused rows");
+    Changes::from(5).put(&row("a", 3)).delete(&json!({"id": "c"})).write(sink, &target).await?;
+    assert_eq!(rows(sink, &target).await?, [[json!("a"), json!(3)], [json!("b"), json!(2)]]);
+    Ok(())
+}
+
+fn foreign_row(id: &str, n: i64) -> Vec<Cell> {
+    vec![Cell::Text(id.into()), Cell::Int(n)]
+}
+
+async fn rows_of_others_stay(sink: &dyn Sink, outsider: &dyn Outsider, case: Case) -> Result<()> {
+    let target = case.target()?;
+    sink.prepare(&target).await?;
+    Changes::from(1)
+        .begins()
+        .ends()
+        .put(&row("a", 1))
+        .put(&row("b", 1))
+        .write(sink, &target)
+        .await?;
+    outsider.insert(&target, foreign_row("theirs", 7)).await?;
+    Changes::from(3)
+        .delete(&json!({"id": "theirs"}))
+        .put(&row("c", 1))
+        .write(sink, &target)
+        .await?;
+    let foreign = [json!("theirs"), json!(7)];
+    let [a, b, c] = ["a", "b", "c"].map(|id| [json!(id), json!(1)]);
+    assert_eq!(
+        rows(sink, &target).await?,
+        [a.clone(), b, c, foreign.clone()],
+        "a delete of a row that was never written removes nothing"
+    );
+    let reload = Changes::from(1).of(2).begins().put(&row("a", 1)).ends();
+    reload.write(sink, &target).await?;
+    assert_eq!(rows(sink, &target).await?, [a.clone(), foreign.clone()], "a reload leaves it");
+    let new = Lease { incarnation: "second".into(), lease: 1, ..case.lease.clone() };
+    let new = Target::from_lease(&new)?;
+    sink.prepare(&new).await?;
+    Changes::from(1).begins().ends().put(&row("b", 1)).write(sink, &new).await?;
+    let taken_over = [[json!("b"), json!(1)], foreign.clone()];
+    assert_eq!(rows(sink, &new).await?, taken_over, "so does another database");
+    Changes::from(2).put(&row("theirs", 8)).write(sink, &new).await?;
+    Changes::from(3).delete(&json!({"id": "theirs"})).write(sink, &new).await?;
+    assert_eq!(rows(sink, &new).await?.len(), 1, "a row that is written becomes the projection's");
+    Ok(())
+}
+
+async fn rows_in_a_table_that_was_there_stay(
+    sink: &dyn Sink,
+    outsider: &dyn Outsider,
+    case: Case,
+) -> Result<()> {
+    let target = case.target()?;
+    outsider.make_table(&target).await?;
+    outsider.insert(&target, foreign_row("theirs", 7)).await?;
+    outsider.insert(&target, foreign_row("a", 7)).await?;
+    sink.prepare(&target).await?;
+    Changes::from(1).begins().put(&row("a", 1)).put(&row("b", 1)).write(sink, &target).await?;
+    Changes::from(3).delete(&json!({"id": "b"})).ends().write(sink, &target).await?;
+    let expected = [[json!("a"), json!(1)], [json!("theirs"), json!(7)]];
+    assert_eq!(rows(sink, &target).await?, expected);
+    Changes::from(1).of(2).begins().ends().put(&row("c", 1)).write(sink, &target).await?;
+    let expected = [[json!("c"), json!(1)], [json!("theirs"), json!(7)]];
+    assert_eq!(rows(sink, &target).await?, expected);
+    Ok(())
+}
+
+async fn a_table_of_somebody_else_is_never_altered(
+    sink: &dyn Sink,
+    outsider: &dyn Outsider,
+    case: Case,
+) -> Result<()> {
+    let target = case.target()?;
+    outsider.make_table(&target).await?;
+    sink.prepare(&target).await?;
+    Changes::from(1).begins().ends().put(&row("a", 1)).write(sink, &target).await?;
+    let wider = Case { lease: Lease { generation: 2, lease: 11, ..case.lease.clone() } };
+    let wider = wider.with(&[("id", "text"), ("n", "int64"), ("label", "text")]).target()?;
+    let refused = sink.prepare(&wider).await;
+    let Err(error @ Error::Refused { .. }) = refused else {
+        unreachable!("a table of somebody else was altered: {refused:?}")
+    };
+    assert!(error.to_string().contains("lacks the columns label"), "{error}");
+    assert_eq!(rows(sink, &target).await?, [[json!("a"), json!(1)]]);
     Ok(())
 }
 

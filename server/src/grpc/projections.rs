@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use everwhen_projector::compute::{Chunk, LeaseGrant, ProjectionStatus};
+use everwhen_projector::compute::{Acked, Chunk, LeaseGrant, ProjectionStatus, RefusedRow};
 use everwhen_proto::v1 as proto;
 use everwhen_proto::v1::projection_service_server::ProjectionService;
 use tonic::{Request, Response, Status};
@@ -54,8 +54,10 @@ impl ProjectionService for Delivery {
         &self,
         request: Request<proto::AckRequest>,
     ) -> Result<Response<proto::AckResponse>, Status> {
-        let request = request.into_inner();
-        let done = project::ack(&self.0, request.projection, request.lease, request.change).await;
+        let proto::AckRequest { projection, lease, change, refused, decided_from } =
+            request.into_inner();
+        let acked = Acked { change, refused, decided_from };
+        let done = project::ack(&self.0, projection, lease, acked).await;
         told(&self.0, "Projection/Ack", done.map(|()| proto::AckResponse {}))
     }
 
@@ -63,8 +65,11 @@ impl ProjectionService for Delivery {
         &self,
         request: Request<proto::FailRequest>,
     ) -> Result<Response<proto::FailResponse>, Status> {
-        let proto::FailRequest { projection, lease, error, reload } = request.into_inner();
-        let done = project::fail(&self.0, Refusal { projection, lease, error, reload }).await;
+        let proto::FailRequest { projection, lease, error, reload, refused } = request.into_inner();
+        let row = |row: proto::RefusedChange| RefusedRow { change: row.change, reason: row.reason };
+        let rows = refused.into_iter().map(row).collect();
+        let refusal = Refusal { projection, lease, error, reload, rows };
+        let done = project::fail(&self.0, refusal).await;
         told(&self.0, "Projection/Fail", done.map(|()| proto::FailResponse {}))
     }
 
@@ -87,6 +92,8 @@ fn status_message(status: ProjectionStatus) -> proto::ProjectionStatus {
         latest_tx: status.latest_tx,
         pending_keys: status.pending_keys,
         error: status.error.unwrap_or_default(),
+        held_keys: status.held_keys,
+        uncovered_tenants: status.uncovered_tenants,
     }
 }
 

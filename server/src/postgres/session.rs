@@ -314,7 +314,12 @@ impl Session {
                 let columns = fields.map(|(field, (_, kind))| Column::new(field, kind)).collect();
                 Ok(Reply::Rows(Cursor::new(columns, rows.boxed())))
             }
-            Answer::Written(written) => written_reply(written, kind),
+            Answer::Written(mut written) => {
+                for warning in std::mem::take(&mut written.warnings) {
+                    self.warn("01000", warning);
+                }
+                written_reply(written, kind)
+            }
         }
     }
 

@@ -27,6 +27,7 @@ pub async fn run(services: &Services, statement: DefinitionStatement) -> Answere
         DefinitionStatement::CreateProjection(create) => {
             // Planned outside the writer's turn: it may build indexes, which needs turns itself.
             let projections = Arc::clone(&services.projections);
+            let name = create.name.clone();
             let changes = blocking(move || Ok(projections.plan_create(&create)?)).await?;
             let batch = Batch { definitions: changes, ..Batch::default() };
             if batch.definitions.is_empty() {
@@ -34,7 +35,10 @@ pub async fn run(services: &Services, statement: DefinitionStatement) -> Answere
             }
             let committed = services.store.write(batch).await?;
             take_up(services).await?;
-            Ok(Answer::Written(Written::of_commit(&services.store, &committed)))
+            let projections = Arc::clone(&services.projections);
+            let mut written = Written::of_commit(&services.store, &committed);
+            written.warnings = blocking(move || Ok(projections.warnings(&name))).await?;
+            Ok(Answer::Written(written))
         }
         DefinitionStatement::AlterTable(alter) => {
             let written = everwhen_query::alter_table(&services.store, &alter).await?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use everwhen_projector::Error as ProjectorError;
-use everwhen_projector::compute::{Chunk, LeaseGrant, ProjectionStatus};
+use everwhen_projector::compute::{Acked, Chunk, LeaseGrant, ProjectionStatus, RefusedRow};
 use serde_json::{Value, json};
 
 use super::admin::approximate;
@@ -32,6 +32,8 @@ pub fn list_json(services: &Services) -> Vec<Value> {
             "latest_tx": p.latest_tx,
             "pending_keys": p.pending_keys,
             "held_keys": p.held_keys,
+            "held_since": p.held_since.map(|since| since.to_string()),
+            "uncovered_tenants": p.uncovered_tenants,
             "error": p.error,
             "verified_through": p.verified_through,
             "worker": p.worker,
@@ -72,7 +74,7 @@ pub async fn next(
     }
 }
 
-/// Takes note that a sink has everything up to a change.
+/// Takes note that a sink has everything up to a change but the rows that it refused.
 ///
 /// # Errors
 /// `wrong_state` where the lease is lost.
@@ -80,10 +82,10 @@ pub async fn ack(
     services: &Arc<Services>,
     projection: String,
     lease: u64,
-    change: u64,
+    acked: Acked,
 ) -> Answered<()> {
     let services = Arc::clone(services);
-    blocking(move || Ok(services.projections.ack(&projection, lease, change)?)).await
+    blocking(move || Ok(services.projections.ack_rows(&projection, lease, &acked)?)).await
 }
 
 /// What a worker says of a sink that refuses.
@@ -93,6 +95,8 @@ pub struct Refusal {
     pub error: String,
     /// The sink lacks rows that were acknowledged: all of them are wanted again.
     pub reload: bool,
+    /// Rows of the chunk under way that the sink refuses because of their values.
+    pub rows: Vec<RefusedRow>,
 }
 
 /// Takes note that a sink refuses.
@@ -102,7 +106,10 @@ pub struct Refusal {
 pub async fn fail(services: &Arc<Services>, refusal: Refusal) -> Answered<()> {
     let services = Arc::clone(services);
     blocking(move || {
-        let Refusal { projection, lease, error, reload } = refusal;
+        let Refusal { projection, lease, error, reload, rows } = refusal;
+        if !rows.is_empty() {
+            return Ok(services.projections.refuse_rows(&projection, lease, &rows)?);
+        }
         Ok(services.projections.fail(&projection, lease, &error, reload)?)
     })
     .await
@@ -128,6 +135,14 @@ pub fn gauges(services: &Services, page: &mut String) {
     render_gauge(page, "everwhen_projection_pending_keys", &pending);
     let held = of(&|p| approximate(p.held_keys));
     render_gauge(page, "everwhen_projection_held_keys", &held);
+    let now = services.store.clock().now_micros();
+    let held_seconds = of(&|p| {
+        let micros = p.held_since.map_or(0, |since| now.saturating_sub(since.micros()));
+        approximate(u64::try_from(micros / 1_000_000).unwrap_or(0))
+    });
+    render_gauge(page, "everwhen_projection_held_seconds", &held_seconds);
+    let uncovered = of(&|p| approximate(p.uncovered_tenants));
+    render_gauge(page, "everwhen_projection_uncovered_tenants", &uncovered);
     let failing = of(&|p| if p.error.is_some() { 1.0 } else { 0.0 });
     render_gauge(page, "everwhen_projection_failing", &failing);
     let (used, most) = services.projections.memory_bytes();

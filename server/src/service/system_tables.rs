@@ -9,7 +9,7 @@ use everwhen_ingest::Ingest;
 use everwhen_projector::compute::Projections;
 use everwhen_query::columns::{ColumnBuilder, field_of};
 use everwhen_query::{Error as QueryError, SystemTable};
-use everwhen_storage::{ColumnType, Store, Tenant, Value};
+use everwhen_storage::{ColumnType, Store, SystemTime, Tenant, Value};
 
 use super::running::{Running, RunningStatement};
 
@@ -59,6 +59,8 @@ const PROJECTIONS: &[(&str, ColumnType)] = &[
     ("verified_through", ColumnType::Int64),
     ("held_keys", ColumnType::Int64),
     ("worker", ColumnType::Text),
+    ("held_since", ColumnType::Timestamp),
+    ("uncovered_tenants", ColumnType::Int64),
 ];
 
 const PROJECTION_ERRORS: &[(&str, ColumnType)] = &[
@@ -66,6 +68,8 @@ const PROJECTION_ERRORS: &[(&str, ColumnType)] = &[
     ("key", ColumnType::Json),
     ("reason", ColumnType::Text),
     ("tx", ColumnType::Int64),
+    ("tenant", ColumnType::Text),
+    ("since", ColumnType::Timestamp),
 ];
 
 impl SystemTable for StreamsTable {
@@ -119,6 +123,8 @@ impl SystemTable for ProjectionsTable {
                 p.verified_through.map_or(Value::Null, count),
                 count(p.held_keys),
                 text(p.worker),
+                instant(p.held_since),
+                count(p.uncovered_tenants),
             ]
         };
         batch(self.schema(), PROJECTIONS, self.0.status().into_iter().map(row))
@@ -143,6 +149,8 @@ impl SystemTable for ProjectionErrorsTable {
                 Value::Json(held.key),
                 Value::Text(held.reason),
                 count(held.tx),
+                Value::Text(held.tenant.to_string()),
+                instant(held.since),
             ]
         };
         batch(self.schema(), PROJECTION_ERRORS, errors.map(row))
@@ -187,6 +195,10 @@ fn text(value: Option<String>) -> Value {
 
 fn int(value: Option<i64>) -> Value {
     value.map_or(Value::Null, Value::Int)
+}
+
+fn instant(value: Option<SystemTime>) -> Value {
+    value.map_or(Value::Null, |at| Value::Timestamp(at.micros()))
 }
 
 fn count(value: u64) -> Value {

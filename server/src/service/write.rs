@@ -18,6 +18,8 @@ pub struct Written {
     pub statement_rows: Vec<u64>,
     /// Rows of a `RETURNING`.
     pub returning: Option<Vec<RecordBatch>>,
+    /// What whoever wrote it should know; it was done all the same.
+    pub warnings: Vec<String>,
 }
 
 impl From<WriteAnswer> for Written {
@@ -29,6 +31,7 @@ impl From<WriteAnswer> for Written {
             rows: answer.rows,
             statement_rows: answer.statement_rows,
             returning: answer.returning,
+            warnings: Vec::new(),
         }
     }
 }
@@ -51,6 +54,14 @@ impl Written {
     fn at(store: &Store, tx: TxId, system_time: SystemTime) -> Self {
         let now = ValidTime::from_micros(system_time.micros());
         let basis = basis_token(store, Basis { tx, now });
-        Self { tx, system_time, basis, rows: 0, statement_rows: Vec::new(), returning: None }
+        Self {
+            tx,
+            system_time,
+            basis,
+            rows: 0,
+            statement_rows: Vec::new(),
+            returning: None,
+            warnings: Vec::new(),
+        }
     }
 }

@@ -20,6 +20,7 @@ mod end_to_end;
 mod erase;
 mod faults;
 mod flight;
+mod held;
 mod http;
 mod model;
 mod pipeline;

@@ -3,6 +3,7 @@
 //! One store and one set of projections for all histories, a tenant for each, so that plans are
 //! cached. `EVERWHEN_HISTORIES` sets how many histories run, `EVERWHEN_SEED` the seed of the first.
 
+mod delivery;
 mod edges;
 mod forms;
 mod named;

@@ -6,7 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on panics")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,9 +18,12 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response as HttpResponse};
 use everwhen_projector::deliver::config::BigQueryConfig;
+use everwhen_projector::deliver::kind::Cell;
 use everwhen_projector::deliver::retry::RetryConfig;
 use everwhen_projector::deliver::sinks::bigquery::BigQuerySink;
+use everwhen_projector::deliver::sinks::memory::MemorySink;
 use everwhen_projector::deliver::sinks::sqlite::SqliteSink;
+use everwhen_projector::deliver::step::RowStep;
 use everwhen_projector::deliver::target::Target;
 use everwhen_projector::deliver::{DeliverConfig, Sink, run_with, suite};
 use everwhen_proto::v1 as proto;
@@ -85,6 +88,25 @@ async fn a_failing_bigquery_ends_right_and_says_what_it_refuses() {
     assert!(said("429") && said("500"), "{fails:?}");
 }
 
+/// Says whether the sink of [`rows_that_a_sink_refuses_hold_up_nothing`] refuses a value.
+const fn is_refused(n: i64) -> bool {
+    n % 5 == 0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_a_sink_refuses_hold_up_nothing() {
+    for n in 0..8 * soak() {
+        let constraint = |row: &RowStep| match row.row.as_ref()?.get(1)? {
+            Cell::Int(n) if is_refused(*n) => Some("not of fives".to_owned()),
+            _ => None,
+        };
+        let sink = Arc::new(MemorySink::constrained(constraint, n % 2 == 0));
+        let mut history = History::random(seed() + n, 60);
+        history.rows = history.accepted();
+        play(history, vec![Arc::clone(&sink) as Arc<dyn Sink>, sink], 20).await.unwrap();
+    }
+}
+
 /// Delivers a history by one worker per sink and compares the table with the history's end.
 /// Workers ask for leases, and steal them, every `lease_poll_ms`. Returns what they reported as failures.
 async fn play(
@@ -133,6 +155,7 @@ async fn play(
     stop.cancel();
     tasks.join_all().await;
     let state = server.state.lock();
+    ensure!(state.lost.is_empty(), "passed over without a report: {:?}, seed {seed}", state.lost);
     ensure!(in_time, "stuck at {} of {}, seed {seed}", state.acked, state.chunks.len());
     let target = Target::from_lease(&state.lease())?;
     let fails = state.fails.clone();
@@ -203,6 +226,33 @@ impl History {
     }
 }
 
+impl History {
+    /// The rows that a sink ends with that refuses those [`is_refused`].
+    fn accepted(&self) -> BTreeMap<String, i64> {
+        let mut rows = BTreeMap::new();
+        let mut seen = BTreeSet::new();
+        for chunk in &self.chunks {
+            if chunk.reload_begin {
+                seen.clear();
+            }
+            for change in &chunk.changes {
+                let row: Value = serde_json::from_str(&change.row_json).unwrap();
+                let id = row["id"].as_str().unwrap().to_owned();
+                match row["n"].as_i64() {
+                    Some(n) if is_refused(n) => continue,
+                    Some(n) => rows.insert(id.clone(), n),
+                    None => rows.remove(&id),
+                };
+                seen.insert(id);
+            }
+            if chunk.reload_end {
+                rows.retain(|id, _| seen.contains(id));
+            }
+        }
+        rows
+    }
+}
+
 /// A projection server that keeps no promise but one: it offers a chunk again until it is acknowledged.
 struct HostileServer {
     state: Mutex<ServerState>,
@@ -215,6 +265,10 @@ struct ServerState {
     acked: usize,
     leases: u64,
     fails: Vec<String>,
+    /// Refused changes that were reported, with their generation.
+    reported: BTreeSet<(u64, u64)>,
+    /// Refused changes that were acknowledged as passed over and never reported.
+    lost: Vec<u64>,
 }
 
 impl ServerState {
@@ -249,7 +303,16 @@ impl HostileServer {
     fn new(history: History) -> Arc<Self> {
         let History { seed, chunks, .. } = history;
         let random = StdRng::seed_from_u64(seed ^ 0x5eed);
-        let state = ServerState { seed, random, chunks, acked: 0, leases: 0, fails: Vec::new() };
+        let state = ServerState {
+            seed,
+            random,
+            chunks,
+            acked: 0,
+            leases: 0,
+            fails: Vec::new(),
+            reported: BTreeSet::new(),
+            lost: Vec::new(),
+        };
         Arc::new(Self { state: Mutex::new(state) })
     }
 }
@@ -319,6 +382,10 @@ impl ProjectionService for HostileServer {
             let of_this_generation = acked == 0 || request.change >= chunk.first_change - 1;
             if last <= request.change && of_this_generation {
                 let generation = chunk.generation;
+                let reported = |change: &u64| state.reported.contains(&(generation, *change));
+                let lost: Vec<u64> =
+                    request.refused.into_iter().filter(|change| !reported(change)).collect();
+                state.lost.extend(lost);
                 state.acked += 1;
                 // A new generation needs a new lease.
                 if state.chunks.get(state.acked).is_some_and(|next| next.generation != generation) {
@@ -336,7 +403,21 @@ impl ProjectionService for HostileServer {
         &self,
         request: Request<proto::FailRequest>,
     ) -> Result<Response<proto::FailResponse>, Status> {
-        self.state.lock().fails.push(request.into_inner().error);
+        let request = request.into_inner();
+        let mut state = self.state.lock();
+        if request.refused.is_empty() {
+            state.fails.push(request.error);
+            return Ok(Response::new(proto::FailResponse {}));
+        }
+        let roll = state.random.random_range(0..10);
+        if roll == 0 {
+            return Err(Status::unavailable("dropped before it counts"));
+        }
+        let generation = state.lease().generation;
+        state.reported.extend(request.refused.iter().map(|row| (generation, row.change)));
+        if roll == 1 {
+            return Err(Status::unavailable("lost after it counted"));
+        }
         Ok(Response::new(proto::FailResponse {}))
     }
 

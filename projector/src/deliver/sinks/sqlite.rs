@@ -4,6 +4,9 @@
 //! forms: instants are RFC 3339 text with `Z` and six fraction digits, dates and times text, bool 0 or
 //! 1, decimals, NaN and infinities text, bytes blob, the rest JSON text.
 
+mod table;
+
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -11,19 +14,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::types::{ToSql, ToSqlOutput, Value, ValueRef};
-use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
-use crate::deliver::error::{Error, Result};
+use self::table::{Statements, quote};
+use crate::deliver::error::{Error, RefusedRow, Result};
 use crate::deliver::kind::{Cell, Kind, float_of, float_text};
 use crate::deliver::sink::{Admission, Control, Sink, Takeover, admit, take_over};
 use crate::deliver::step::{RowStep, Step};
-use crate::deliver::target::{GENERATION, METADATA, Target};
+use crate::deliver::target::Target;
 
-const CONTROL_TABLE: &str = "CREATE TABLE IF NOT EXISTS everwhen_control (
-    projection TEXT PRIMARY KEY, sink_table TEXT NOT NULL, incarnation TEXT NOT NULL,
-    generation INTEGER NOT NULL, lease INTEGER NOT NULL, change INTEGER NOT NULL,
-    reloading INTEGER NOT NULL)";
+/// The name of the error of a constraint.
+const CONSTRAINT: &str = "ConstraintViolation";
 
 /// How long to wait for another process that holds the file's write lock.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
@@ -97,13 +99,21 @@ impl Drop for SqliteSink {
 #[async_trait]
 impl Sink for SqliteSink {
     async fn prepare(&self, target: &Target) -> Result<Control> {
-        let target = target.clone();
-        self.transact(move |tx| prepare(tx, &target)).await
+        let (sink, target) = (self.name.clone(), target.clone());
+        self.transact(move |tx| prepare(tx, &sink, &target)).await
     }
 
     async fn write(&self, target: &Target, step: &Step) -> Result<()> {
+        let projection = target.projection.clone();
         let (target, step) = (target.clone(), step.clone());
-        self.transact(move |tx| write(tx, &target, &step)).await
+        let written = self.transact(move |tx| write(tx, &target, &step)).await;
+        match written {
+            // A constraint that is checked at the end of the transaction names no row.
+            Err(Error::Refused { code, detail, .. }) if code == CONSTRAINT => {
+                Err(Error::Rows { projection, rows: Vec::new(), detail })
+            }
+            other => other,
+        }
     }
 
     async fn rows(&self, target: &Target) -> Result<Vec<Vec<serde_json::Value>>> {
@@ -160,21 +170,21 @@ fn connect(path: &Path) -> Result<Connection, String> {
             .map_err(|error| format!("folder {}: {error}", folder.display()))?;
     }
     let open = || -> rusqlite::Result<Connection> {
-        let connection = Connection::open(path)?;
+        let mut connection = Connection::open(path)?;
         connection.busy_timeout(LOCK_WAIT)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.set_prepared_statement_cache_capacity(256);
-        connection.execute(CONTROL_TABLE, [])?;
+        let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        table::make_own_tables(&tx)?;
+        tx.commit()?;
         Ok(connection)
     };
     open().map_err(|error| format!("{}: {error}", path.display()))
 }
 
-fn prepare(tx: &Transaction<'_>, target: &Target) -> Result<Control, Fault> {
-    let found = control_of(tx, target)?;
-    let ours = found.is_some();
-    let mut control = match take_over(found, target)? {
+fn prepare(tx: &Transaction<'_>, sink: &str, target: &Target) -> Result<Control, Fault> {
+    let control = match take_over(table::control_of(tx, target)?, target)? {
         Takeover::Renewed(control) => control,
         Takeover::New => Control::new(target),
         Takeover::Foreign => {
@@ -185,146 +195,122 @@ fn prepare(tx: &Transaction<'_>, target: &Target) -> Result<Control, Fault> {
             Control::new(target)
         }
     };
-    let wanted = wanted_columns(target);
-    let present = present_columns(tx, &target.table)?;
-    let complete = |names: &[String]| wanted.iter().all(|(name, _)| names.contains(name));
-    if present.is_empty() {
-        create_table(tx, target, &wanted)?;
-        control = Control::new(target);
-    } else if ours
-        && (present.len() != wanted.len() || !complete(&present) || !same_form(tx, target)?)
-    {
-        // The table is ours and of an older form of the query: the generation's reload fills it.
-        tx.execute(&format!("DROP TABLE {}", quote(&target.table)), [])?;
-        create_table(tx, target, &wanted)?;
-        control = Control::new(target);
-    } else if !complete(&present) {
-        let names: Vec<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();
-        return Err(Fault::Table(format!(
-            "table \"{}\" exists and has not the columns {}",
-            target.table,
-            names.join(", ")
-        )));
-    }
-    if control.generation == 0 && target.metadata {
-        tx.execute(&format!("UPDATE {} SET {GENERATION} = -1", quote(&target.table)), [])?;
-    }
-    if !target.metadata {
-        let keys = key_declarations(target);
-        tx.execute(&format!("CREATE TABLE IF NOT EXISTS {} ({keys})", seen_table(target)), [])?;
-    }
-    store_control(tx, target, &control)?;
+    let control = table::have(tx, sink, target, control)?;
+    table::store_control(tx, target, &control)?;
     Ok(control)
 }
 
 fn write(tx: &Transaction<'_>, target: &Target, step: &Step) -> Result<(), Fault> {
-    let Some(control) = control_of(tx, target)? else {
+    let Some(control) = table::control_of(tx, target)? else {
         let detail = format!("table \"{}\" has no control row any more", target.table);
         return Err(Fault::Table(detail));
     };
     let Admission::Write(known) = admit(&control, target, step)? else { return Ok(()) };
-    let after = control.after(step);
-    let track = !target.metadata && (control.reloading || step.reload_begin);
-    if track && step.reload_begin && known == 0 {
-        tx.execute(&format!("DELETE FROM {}", seen_table(target)), [])?;
-    }
-    let statements = Statements::new(target);
-    for row in step.rows.iter().skip(known) {
-        statements.apply(tx, target, step, row)?;
-        if track && row.row.is_some() {
-            let cells: Vec<&dyn ToSql> = row.key.iter().map(|cell| cell as &dyn ToSql).collect();
-            tx.prepare_cached(&statements.see)?.execute(cells.as_slice())?;
-        }
+    let rows = Rows { tx, target, step, statements: Statements::new(target) };
+    let refused = rows.write_all(step.writable(known).collect())?;
+    if let Some(first) = refused.first() {
+        let detail = first.reason.clone();
+        let projection = target.projection.clone();
+        return Err(Error::Rows { projection, rows: refused, detail }.into());
     }
     if control.ends_reload(step) {
-        end_reload(tx, target, step)?;
+        table::end_reload(tx, target, step.generation).map_err(|fault| match fault {
+            Fault::Sqlite(error) => Fault::Table(format!(
+                "cannot delete the rows of table \"{}\" that are gone from the query: {error}",
+                target.table
+            )),
+            other => other,
+        })?;
     }
-    store_control(tx, target, &after)
+    table::store_control(tx, target, &control.after(step))
 }
 
-fn end_reload(tx: &Transaction<'_>, target: &Target, step: &Step) -> Result<(), Fault> {
-    let table = quote(&target.table);
-    if target.metadata {
-        let sql = format!("DELETE FROM {table} WHERE {GENERATION} < ?1 OR {GENERATION} IS NULL");
-        tx.execute(&sql, [signed(step.generation)])?;
-        return Ok(());
-    }
-    let same: Vec<String> =
-        target.key_columns().map(|c| format!("s.{0} IS t.{0}", quote(&c.name))).collect();
-    let seen = seen_table(target);
-    tx.execute(
-        &format!(
-            "DELETE FROM {table} AS t WHERE NOT EXISTS (SELECT 1 FROM {seen} AS s WHERE {})",
-            same.join(" AND ")
-        ),
-        [],
-    )?;
-    tx.execute(&format!("DELETE FROM {seen}"), [])?;
-    Ok(())
+/// The rows of one step on their way into the table.
+struct Rows<'a> {
+    tx: &'a Transaction<'a>,
+    target: &'a Target,
+    step: &'a Step,
+    statements: Statements,
 }
 
-/// The statements of one table.
-struct Statements {
-    update: String,
-    insert: String,
-    delete: String,
-    see: String,
-}
-
-impl Statements {
-    fn new(target: &Target) -> Self {
-        let table = quote(&target.table);
-        let names: Vec<String> =
-            wanted_columns(target).iter().map(|(name, _)| quote(name)).collect();
-        let numbered = |names: &[String], between: &str, sign: &str| -> String {
-            let parts = names.iter().zip(1..).map(|(name, n)| format!("{name} {sign} ?{n}"));
-            parts.collect::<Vec<_>>().join(between)
-        };
-        let places = |count: usize| -> String {
-            (1..=count).map(|n| format!("?{n}")).collect::<Vec<_>>().join(", ")
-        };
-        let keys: Vec<String> = target.key_columns().map(|column| quote(&column.name)).collect();
-        let key_places = target.key.iter().map(|place| format!("?{}", place + 1));
-        let matches: Vec<String> =
-            keys.iter().zip(key_places).map(|(name, at)| format!("{name} IS {at}")).collect();
-        Self {
-            update: format!(
-                "UPDATE {table} SET {} WHERE {}",
-                numbered(&names, ", ", "="),
-                matches.join(" AND ")
-            ),
-            insert: format!(
-                "INSERT INTO {table} ({}) VALUES ({})",
-                names.join(", "),
-                places(names.len())
-            ),
-            delete: format!("DELETE FROM {table} WHERE {}", numbered(&keys, " AND ", "IS")),
-            see: format!("INSERT INTO {} VALUES ({})", seen_table(target), places(keys.len())),
+impl Rows<'_> {
+    /// Writes rows and returns those that the table does not accept: the others are written.
+    ///
+    /// A row may be accepted once another has made room, such as for a unique value: so those
+    /// refused are tried again as long as that helps.
+    fn write_all(&self, rows: Vec<&RowStep>) -> Result<Vec<RefusedRow>, Fault> {
+        let mut rows = rows;
+        let mut refused: Vec<RefusedRow> = Vec::new();
+        loop {
+            let tried = rows.len();
+            let mut again = Vec::new();
+            for row in rows {
+                let Err(fault) = self.apply(row) else { continue };
+                let reason = match fault {
+                    Fault::Sqlite(error) if is_about_the_row(&error) => error.to_string(),
+                    other => return Err(other),
+                };
+                again.push((row, reason));
+                // A constraint may have ended the transaction: what was written in it is gone.
+                if self.tx.is_autocommit() {
+                    break;
+                }
+            }
+            if again.is_empty() {
+                return Ok(refused);
+            }
+            let ended = self.tx.is_autocommit();
+            let last: BTreeSet<u64> =
+                self.step.last_of_each_key().iter().map(|row| row.change).collect();
+            let is_last = |row: &RowStep| last.contains(&row.change);
+            let (hopeful, hopeless): (Vec<_>, Vec<_>) =
+                again.into_iter().partition(|(row, _)| !ended && is_last(row));
+            let refusal =
+                |(row, reason): (&RowStep, String)| RefusedRow { change: row.change, reason };
+            refused.extend(hopeless.into_iter().map(refusal));
+            if hopeful.is_empty() || hopeful.len() == tried {
+                refused.extend(hopeful.into_iter().map(refusal));
+                refused.sort_unstable_by_key(|row| row.change);
+                return Ok(refused);
+            }
+            rows = hopeful.into_iter().map(|(row, _)| row).collect();
         }
     }
 
-    fn apply(
-        &self,
-        tx: &Transaction<'_>,
-        target: &Target,
-        step: &Step,
-        row: &RowStep,
-    ) -> Result<(), Fault> {
+    fn apply(&self, row: &RowStep) -> Result<(), Fault> {
+        let (tx, target, statements) = (self.tx, self.target, &self.statements);
+        let mut key: Vec<&dyn ToSql> = row.key.iter().map(|cell| cell as &dyn ToSql).collect();
         let Some(cells) = &row.row else {
-            let key: Vec<&dyn ToSql> = row.key.iter().map(|cell| cell as &dyn ToSql).collect();
-            tx.prepare_cached(&self.delete)?.execute(key.as_slice())?;
+            if target.metadata {
+                tx.prepare_cached(&statements.delete)?.execute(key.as_slice())?;
+            } else if tx.prepare_cached(&statements.marked)?.exists(key.as_slice())? {
+                tx.prepare_cached(&statements.delete)?.execute(key.as_slice())?;
+                tx.prepare_cached(&statements.unmark)?.execute(key.as_slice())?;
+            }
             return Ok(());
         };
-        let metadata = [signed(step.generation), signed(step.tx), signed(row.change)];
+        let metadata = [signed(self.step.generation), signed(self.step.tx), signed(row.change)];
         let mut values: Vec<&dyn ToSql> = cells.iter().map(|cell| cell as &dyn ToSql).collect();
         if target.metadata {
             values.extend(metadata.iter().map(|value| value as &dyn ToSql));
         }
-        if tx.prepare_cached(&self.update)?.execute(values.as_slice())? == 0 {
-            tx.prepare_cached(&self.insert)?.execute(values.as_slice())?;
+        if tx.prepare_cached(&statements.update)?.execute(values.as_slice())? == 0 {
+            tx.prepare_cached(&statements.insert)?.execute(values.as_slice())?;
+        }
+        if !target.metadata {
+            key.push(&metadata[0]);
+            if tx.prepare_cached(&statements.mark)?.execute(key.as_slice())? == 0 {
+                tx.prepare_cached(&statements.mark_new)?.execute(key.as_slice())?;
+            }
         }
         Ok(())
     }
+}
+
+/// Says whether it is the values of the row that SQLite does not accept.
+fn is_about_the_row(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{ConstraintViolation, TooBig, TypeMismatch};
+    matches!(error.sqlite_error_code(), Some(ConstraintViolation | TooBig | TypeMismatch))
 }
 
 fn read(tx: &Transaction<'_>, target: &Target) -> Result<Vec<Vec<serde_json::Value>>, Fault> {
@@ -375,117 +361,9 @@ impl ToSql for Cell {
     }
 }
 
-const fn declared_type(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Bool | Kind::Int64 => "INTEGER",
-        Kind::Float64 => "REAL",
-        Kind::Bytes => "BLOB",
-        _ => "TEXT",
-    }
-}
-
-/// Names and types of the columns that the sink's table must have.
-fn wanted_columns(target: &Target) -> Vec<(String, &'static str)> {
-    let own = target.columns.iter().map(|c| (c.name.clone(), declared_type(c.kind)));
-    let added = METADATA.iter().filter(|_| target.metadata);
-    own.chain(added.map(|name| ((*name).to_owned(), "INTEGER"))).collect()
-}
-
-fn present_columns(tx: &Transaction<'_>, table: &str) -> Result<Vec<String>, Fault> {
-    let mut statement = tx.prepare("SELECT name FROM pragma_table_info(?1)")?;
-    let names = statement.query_map([table], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    Ok(names)
-}
-
-/// Says whether the table's types and primary key are the target's.
-fn same_form(tx: &Transaction<'_>, target: &Target) -> Result<bool, Fault> {
-    let mut statement = tx.prepare("SELECT name, type, pk FROM pragma_table_info(?1)")?;
-    let mut found = statement.query([&target.table])?;
-    let wanted = wanted_columns(target);
-    while let Some(row) = found.next()? {
-        let (name, kind, pk): (String, String, usize) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let place = target.key_columns().position(|column| column.name == name);
-        let known = wanted.iter().any(|(n, k)| *n == name && *k == kind);
-        if place.map_or(0, |place| place + 1) != pk || !known {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-fn create_table(
-    tx: &Transaction<'_>,
-    target: &Target,
-    wanted: &[(String, &'static str)],
-) -> Result<(), Fault> {
-    let columns: Vec<String> =
-        wanted.iter().map(|(name, kind)| format!("{} {kind}", quote(name))).collect();
-    let key: Vec<String> = target.key_columns().map(|column| quote(&column.name)).collect();
-    tx.execute(
-        &format!(
-            "CREATE TABLE {} ({}, PRIMARY KEY ({}))",
-            quote(&target.table),
-            columns.join(", "),
-            key.join(", ")
-        ),
-        [],
-    )?;
-    Ok(())
-}
-
-fn key_declarations(target: &Target) -> String {
-    let columns: Vec<String> = target
-        .key_columns()
-        .map(|column| format!("{} {}", quote(&column.name), declared_type(column.kind)))
-        .collect();
-    columns.join(", ")
-}
-
-fn seen_table(target: &Target) -> String {
-    quote(&format!("everwhen_seen_{}", target.table))
-}
-
-fn control_of(tx: &Transaction<'_>, target: &Target) -> Result<Option<Control>, Fault> {
-    let sql = "SELECT incarnation, generation, lease, change, reloading FROM everwhen_control
-        WHERE projection = ?1 AND sink_table = ?2";
-    let found = tx
-        .prepare_cached(sql)?
-        .query_row([&target.projection, &target.table], |row| {
-            Ok(Control {
-                incarnation: row.get(0)?,
-                generation: row.get(1)?,
-                lease: row.get(2)?,
-                change: row.get(3)?,
-                reloading: row.get(4)?,
-            })
-        })
-        .optional()?;
-    Ok(found)
-}
-
-fn store_control(tx: &Transaction<'_>, target: &Target, control: &Control) -> Result<(), Fault> {
-    let sql = "INSERT OR REPLACE INTO everwhen_control
-        (projection, sink_table, incarnation, generation, lease, change, reloading)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-    tx.prepare_cached(sql)?.execute((
-        &target.projection,
-        &target.table,
-        &control.incarnation,
-        signed(control.generation),
-        signed(control.lease),
-        signed(control.change),
-        control.reloading,
-    ))?;
-    Ok(())
-}
-
 /// SQLite has no unsigned integers; counters never come near the bound.
 fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 #[cfg(test)]

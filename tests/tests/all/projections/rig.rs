@@ -119,7 +119,7 @@ impl Rig {
     }
 
     pub fn create(&mut self, shape: &Shape) {
-        self.create_with(shape, &[("tenant_column", "_tenant")], false);
+        self.create_with(shape, &[("tenants", "all")], false);
     }
 
     pub fn create_with(&mut self, shape: &Shape, options: &[(&str, &str)], or_replace: bool) {
@@ -131,12 +131,10 @@ impl Rig {
             .unwrap_or_else(|error| panic!("{}: {error}", shape.name));
         commit(&self.store, Batch { definitions, ..Batch::default() });
         self.projections.refresh().unwrap();
-        let tenant = options.iter().find(|(name, _)| *name == "tenant_column");
-        let mut key: Vec<String> = tenant
-            .filter(|(_, of)| *of != "none")
-            .map(|(_, of)| (*of).to_owned())
-            .into_iter()
-            .collect();
+        let several =
+            |(name, of): &(&str, &str)| *name == "tenants" && (*of == "all" || of.contains(','));
+        let several = options.iter().any(several);
+        let mut key: Vec<String> = several.then(|| "_tenant".to_owned()).into_iter().collect();
         key.extend(shape.key.iter().map(|name| (*name).to_owned()));
         self.keys.insert(shape.name.to_owned(), key);
         if !or_replace {

@@ -17,10 +17,10 @@ use parking_lot::Mutex;
 use self::api::Api;
 use self::sql::TableSql;
 use crate::deliver::config::BigQueryConfig;
-use crate::deliver::error::{Error, Result};
+use crate::deliver::error::{Error, RefusedRow, Result};
 use crate::deliver::kind::{Cell, Kind, float_of};
-use crate::deliver::sink::{Admission, Control, Sink, Takeover, admit, take_over};
-use crate::deliver::step::{RowStep, Step};
+use crate::deliver::sink::{Admission, Control, Sink, Takeover, admit, take_over, taken};
+use crate::deliver::step::Step;
 use crate::deliver::target::Target;
 
 /// BigQuery refuses statements over 1 MB of text; the rest of a script stays far below the difference.
@@ -32,6 +32,17 @@ pub struct BigQuerySink {
     api: Api,
     /// Control rows as last seen, by projection; missing after a write of unknown outcome.
     controls: Mutex<HashMap<String, Control>>,
+}
+
+/// What there is in the dataset of a table.
+#[derive(Debug, Default)]
+struct Form {
+    /// Names and types of its columns; there are none without a table.
+    present: Vec<(String, String)>,
+    /// Names of those that the sink made.
+    made: Vec<String>,
+    /// Another projection that has it.
+    owner: Option<String>,
 }
 
 impl BigQuerySink {
@@ -69,45 +80,87 @@ impl BigQuerySink {
         }))
     }
 
-    /// Makes the dataset and the tables that are missing.
-    async fn make_tables(&self, sql: &TableSql<'_>) -> Result<()> {
-        for statement in sql.create_tables() {
-            match self.api.query(statement.clone()).await {
-                // Perhaps there is no dataset yet; who may not make one hears the first error.
-                Err(first @ Error::Refused { .. }) => {
-                    if self.api.create_dataset().await.is_err() {
-                        return Err(first);
-                    }
-                    self.api.query(statement).await?;
+    /// Makes the control table, and the dataset if it is missing.
+    async fn make_control(&self, sql: &TableSql<'_>) -> Result<()> {
+        let script = sql.create_control();
+        match self.api.query(script.clone()).await {
+            // Perhaps there is no dataset yet; who may not make one hears the first error.
+            Err(first @ Error::Refused { .. }) => {
+                if self.api.create_dataset().await.is_err() {
+                    return Err(first);
                 }
-                other => {
-                    other?;
-                }
+                self.api.query(script).await.map(drop)
             }
+            other => other.map(drop),
         }
-        Ok(())
     }
 
-    /// Says whether the table's columns are those of the target.
-    async fn fits(&self, sql: &TableSql<'_>, ours: bool) -> Result<bool> {
-        let rows = self.api.query(sql.read_columns()).await?;
-        let present: Vec<(String, String)> = rows
-            .into_iter()
-            .filter_map(|row| {
-                let mut cells = row.into_iter();
-                Some((cells.next()??, cells.next()??))
-            })
-            .collect();
-        let wanted = sql.columns();
-        let base = |kind: &str| kind.split('(').next().unwrap_or_default().to_owned();
-        let has = |name: &str, kind: &str| {
-            present.iter().filter(|(n, _)| n == name).any(|(_, found)| {
-                // An emulator may keep JSON as text.
-                base(found) == base(kind) || (kind == "JSON" && found == "STRING")
-            })
+    async fn form(&self, sql: &TableSql<'_>) -> Result<Form> {
+        let mut form = Form::default();
+        for row in self.api.query(sql.read_form()).await? {
+            let mut cells = row.into_iter().map(Option::unwrap_or_default);
+            let mut next = || cells.next().unwrap_or_default();
+            let (word, name, kind) = (next(), next(), next());
+            match word.as_str() {
+                "present" => form.present.push((name, kind)),
+                "made" => form.made.push(name),
+                _ => form.owner = Some(name),
+            }
+        }
+        Ok(form)
+    }
+
+    /// Adds the columns that the query has gained to a table that the projection has; refuses one
+    /// that does not fit in another way. No table is ever dropped.
+    async fn fit(&self, sql: &TableSql<'_>, target: &Target, form: &Form) -> Result<()> {
+        let Form { present, made, .. } = form;
+        let unfit = |what: String| {
+            let detail = format!(
+                "table \"{}\" {what}: drop the table in the sink, so that it is made anew, or name \
+                 another with INTO sink.table",
+                target.table
+            );
+            self.refused("table", detail)
         };
-        let all = wanted.iter().all(|(name, kind)| has(name, kind));
-        Ok(all && (!ours || present.len() == wanted.len()))
+        let base = |kind: &str| kind.split('(').next().unwrap_or_default().to_owned();
+        let wanted = sql.columns();
+        let known = |name: &str| present.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
+        let mut missing = Vec::new();
+        for (name, kind) in &wanted {
+            match known(name) {
+                // An emulator may keep JSON as text.
+                Some((_, found))
+                    if base(found) == base(kind) || (kind == "JSON" && found == "STRING") => {}
+                Some((_, found)) => {
+                    return Err(unfit(format!("has column \"{name}\" as {found}, not as {kind}")));
+                }
+                None => missing.push((name.as_str(), kind.as_str())),
+            }
+        }
+        let gone =
+            made.iter().find(|name| !wanted.iter().any(|(w, _)| w.eq_ignore_ascii_case(name)));
+        if let Some(gone) = gone {
+            return Err(unfit(format!("has column \"{gone}\", which the query has no more")));
+        }
+        match missing.first() {
+            Some((name, _)) if made.is_empty() => {
+                return Err(unfit(format!("lacks the column \"{name}\"")));
+            }
+            None => return Ok(()),
+            Some(_) => {}
+        }
+        for (name, kind) in &missing {
+            self.api.query(sql.add_column(name, kind)).await?;
+        }
+        let names: Vec<&str> = missing.into_iter().map(|(name, _)| name).collect();
+        self.all(sql.keep_made(&names, false)).await
+    }
+
+    async fn all(&self, statements: Vec<String>) -> Result<()> {
+        for statement in statements {
+            self.api.query(statement).await?;
+        }
+        Ok(())
     }
 
     /// Writes rows as one batch under `before` and returns the control row after it.
@@ -122,22 +175,33 @@ impl BigQuerySink {
 impl Sink for BigQuerySink {
     async fn prepare(&self, target: &Target) -> Result<Control> {
         let sql = self.table_sql(target)?;
-        self.make_tables(&sql).await?;
+        self.make_control(&sql).await?;
+        let form = self.form(&sql).await?;
+        let exists = !form.present.is_empty();
+        match &form.owner {
+            Some(owner) if exists => return Err(taken(&self.name, target, owner)),
+            // The control row of a table that was dropped is nobody's.
+            Some(_) => self.all(vec![sql.forget_owners()]).await?,
+            None => {}
+        }
         let found = self.control(&sql).await?;
         let takeover = take_over(found.clone(), target)?;
         let mut control = match &takeover {
             Takeover::Renewed(control) => control.clone(),
             Takeover::New | Takeover::Foreign => Control::new(target),
         };
-        if !self.fits(&sql, found.is_some()).await? {
-            if found.is_none() {
-                let detail = format!("table \"{}\" exists with other columns", target.table);
-                return Err(self.refused("table", detail));
-            }
-            // The table is ours and of an older form of the query: the generation's reload fills it.
-            self.api.query(sql.drop_table()).await?;
-            self.make_tables(&sql).await?;
+        if !exists {
             control = Control::new(target);
+            let columns = sql.columns();
+            let names: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
+            // Before the table: a crash in between leaves one that somebody else could make, and
+            // nothing is done to a table on the word of this note but adding columns.
+            self.all(sql.keep_made(&names, true)).await?;
+        } else {
+            self.fit(&sql, target, &form).await?;
+        }
+        if !exists || !target.metadata {
+            self.all(vec![sql.create_tables()]).await?;
         }
         for statement in sql.move_control(found.as_ref(), &control) {
             self.api.query(statement).await?;
@@ -165,7 +229,7 @@ impl Sink for BigQuerySink {
         };
         loop {
             let Admission::Write(known) = admit(&control, target, step)? else { break };
-            let part = self.part(&sql, step, known)?;
+            let part = self.part(&sql, target, step, known)?;
             let complete = part.last_change() == step.last_change();
             match self.batch(&sql, &control, &part).await {
                 Ok(after) => control = after,
@@ -202,29 +266,26 @@ impl Sink for BigQuerySink {
 
 impl BigQuerySink {
     /// Cuts the rows from the place `known` on that fit into one statement.
-    fn part(&self, sql: &TableSql<'_>, step: &Step, known: usize) -> Result<Step> {
-        let rows = step.rows.get(known..).unwrap_or_default();
+    fn part(&self, sql: &TableSql<'_>, target: &Target, step: &Step, known: usize) -> Result<Step> {
         let mut bytes = 0;
         let mut count = 0;
-        for row in rows {
-            bytes += sql.row_bytes(row);
+        for row in step.rows.iter().skip(known) {
+            if !step.refused.contains(&row.change) {
+                let of_row = sql.row_bytes(row);
+                if of_row > ROWS_BYTES_MAX {
+                    let reason = format!("a row is over {ROWS_BYTES_MAX} bytes as JSON");
+                    let rows = vec![RefusedRow { change: row.change, reason: reason.clone() }];
+                    let projection = target.projection.clone();
+                    return Err(Error::Rows { projection, rows, detail: reason });
+                }
+                bytes += of_row;
+            }
             if bytes > ROWS_BYTES_MAX {
                 break;
             }
             count += 1;
         }
-        if count == 0 && !rows.is_empty() {
-            let detail = format!("a row is over {ROWS_BYTES_MAX} bytes as JSON");
-            return Err(self.refused("row size", detail));
-        }
-        let part: Vec<RowStep> = rows.iter().take(count).cloned().collect();
-        Ok(Step {
-            first_change: part.first().map_or(step.first_change, |row| row.change),
-            reload_begin: step.reload_begin && known == 0,
-            reload_end: step.reload_end && count == rows.len(),
-            rows: part,
-            ..*step
-        })
+        Ok(step.part(known, count))
     }
 }
 
@@ -243,6 +304,21 @@ fn cell_of(kind: Kind, text: Option<String>) -> Cell {
 
 /// Turns microseconds into RFC 3339 with six fraction digits.
 fn instant(micros: &str) -> Option<String> {
-    let at = jiff::Timestamp::from_microsecond(micros.parse().ok()?).ok()?;
-    Some(format!("{at:.6}"))
+    let since = jiff::SignedDuration::from_micros(micros.parse().ok()?);
+    let at = jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0).checked_add(since).ok()?;
+    Some(format!("{at:.6}Z"))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn instants_of_the_whole_range_come_back() {
+        for (micros, text) in [
+            ("0", "1970-01-01T00:00:00.000000Z"),
+            ("253402300799999999", "9999-12-31T23:59:59.999999Z"),
+            ("-62135596800000000", "0001-01-01T00:00:00.000000Z"),
+        ] {
+            assert_eq!(super::instant(micros).as_deref(), Some(text));
+        }
+    }
 }

@@ -16,6 +16,7 @@ pub struct TableSql<'a> {
     table: String,
     control: String,
     seen: String,
+    made: String,
     columns_view: String,
 }
 
@@ -35,6 +36,7 @@ impl<'a> TableSql<'a> {
             table: path(&target.table),
             control: path(&format!("everwhen_control_{}", target.table)),
             seen: path(&format!("everwhen_seen_{}", target.table)),
+            made: path(&format!("everwhen_made_{}", target.table)),
             columns_view: path("INFORMATION_SCHEMA.COLUMNS"),
         })
     }
@@ -46,8 +48,44 @@ impl<'a> TableSql<'a> {
         own.chain(added.map(|name| ((*name).to_owned(), "INT64".to_owned()))).collect()
     }
 
-    /// Makes the tables that are missing.
-    pub fn create_tables(&self) -> Vec<String> {
+    /// Makes the control table, and the one of the columns that the sink made, if they are missing.
+    pub fn create_control(&self) -> String {
+        format!(
+            "CREATE TABLE IF NOT EXISTS {} (projection STRING, incarnation STRING, \
+             generation INT64, lease INT64, `change` INT64, reloading BOOL);\n\
+             CREATE TABLE IF NOT EXISTS {} (column_name STRING);",
+            self.control, self.made
+        )
+    }
+
+    /// Reads what there is, a word in front of each row: `present`, name and type of a column of the
+    /// table; `made`, a column that the sink made (there are none in a table of somebody else);
+    /// `owner`, another projection that has a control row for the table.
+    pub fn read_form(&self) -> String {
+        let table = literal(&self.target.table);
+        let projection = literal(&self.target.projection);
+        format!(
+            "SELECT 'present', column_name, data_type FROM {} WHERE table_name = {table} \
+             UNION ALL SELECT 'made', column_name, '' FROM {} \
+             UNION ALL SELECT 'owner', projection, '' FROM {} WHERE projection != {projection}",
+            self.columns_view, self.made, self.control
+        )
+    }
+
+    /// Takes note of columns that the sink makes; of a new table, without those of an older one.
+    pub fn keep_made(&self, names: &[&str], new: bool) -> Vec<String> {
+        let rows: Vec<String> = names.iter().map(|name| format!("({})", literal(name))).collect();
+        let mut statements = Vec::new();
+        if new {
+            statements.push(format!("DELETE FROM {} WHERE TRUE", self.made));
+        }
+        let rows = rows.join(", ");
+        statements.push(format!("INSERT INTO {} (column_name) VALUES {rows}", self.made));
+        statements
+    }
+
+    /// Makes the tables of rows that are missing.
+    pub fn create_tables(&self) -> String {
         let declare = |columns: Vec<(String, String)>| -> String {
             let parts = columns.into_iter().map(|(name, kind)| format!("`{name}` {kind}"));
             parts.collect::<Vec<_>>().join(", ")
@@ -65,36 +103,28 @@ impl<'a> TableSql<'a> {
             true => String::new(),
             false => format!(" CLUSTER BY {}", cluster.join(", ")),
         };
-        let mut statements = vec![
-            format!(
-                "CREATE TABLE IF NOT EXISTS {} (projection STRING, incarnation STRING, \
-                 generation INT64, lease INT64, `change` INT64, reloading BOOL)",
-                self.control
-            ),
-            format!(
-                "CREATE TABLE IF NOT EXISTS {} ({}){cluster}",
-                self.table,
-                declare(self.columns())
-            ),
-        ];
+        let mut script = format!(
+            "CREATE TABLE IF NOT EXISTS {} ({}){cluster};",
+            self.table,
+            declare(self.columns())
+        );
         if !self.target.metadata {
             let keys = self.target.key_columns().map(|c| (c.name.clone(), declared_type(c.kind)));
             let keys = declare(keys.collect());
-            statements.push(format!("CREATE TABLE IF NOT EXISTS {} ({keys})", self.seen));
+            script += &format!("\nCREATE TABLE IF NOT EXISTS {} ({keys});", self.seen);
         }
-        statements
+        script
     }
 
-    /// Removes the sink's table, not its control row.
-    pub fn drop_table(&self) -> String {
-        format!("DROP TABLE IF EXISTS {}", self.table)
+    /// Adds a column to the sink's table.
+    pub fn add_column(&self, name: &str, kind: &str) -> String {
+        format!("ALTER TABLE {} ADD COLUMN `{name}` {kind}", self.table)
     }
 
-    /// Reads name and type of the table's columns.
-    pub fn read_columns(&self) -> String {
-        let table = literal(&self.target.table);
-        let view = &self.columns_view;
-        format!("SELECT column_name, data_type FROM {view} WHERE table_name = {table}")
+    /// Removes the control rows of other projections: of a table that was dropped.
+    pub fn forget_owners(&self) -> String {
+        let projection = literal(&self.target.projection);
+        format!("DELETE FROM {} WHERE projection != {projection}", self.control)
     }
 
     /// Reads the control row.
@@ -133,7 +163,11 @@ impl<'a> TableSql<'a> {
         }
         if control.generation == 0 && self.target.metadata {
             let table = &self.table;
-            statements.push(format!("UPDATE {table} SET `{GENERATION}` = -1 WHERE TRUE"));
+            // Rows that were there before the projection are not its own, whatever wrote them.
+            let older = if found.is_some() { "-1" } else { "NULL" };
+            statements.push(format!(
+                "UPDATE {table} SET `{GENERATION}` = {older} WHERE `{GENERATION}` IS NOT NULL"
+            ));
         }
         statements
     }
@@ -158,7 +192,7 @@ impl<'a> TableSql<'a> {
         if track && step.reload_begin {
             script.push(format!("DELETE FROM {} WHERE TRUE", self.seen));
         }
-        let rows = Step::last_of_each_key(&step.rows);
+        let rows = step.last_of_each_key();
         if !rows.is_empty() {
             let source = self.source(&rows, step);
             script.push(self.merge(&source, &rows));
@@ -197,10 +231,9 @@ impl<'a> TableSql<'a> {
     fn end_reload(&self, step: &Step) -> Vec<String> {
         let table = &self.table;
         if self.target.metadata {
-            return vec![format!(
-                "DELETE FROM {table} WHERE `{GENERATION}` IS NULL OR `{GENERATION}` < {}",
-                step.generation
-            )];
+            // Rows without a generation are somebody else's.
+            let generation = step.generation;
+            return vec![format!("DELETE FROM {table} WHERE `{GENERATION}` < {generation}")];
         }
         let same = self.same_key(|_| true);
         vec![
@@ -238,12 +271,16 @@ impl<'a> TableSql<'a> {
         let null_key = |place: usize| {
             rows.iter().any(|row| matches!(row.key.get(place), Some(Cell::Null) | None))
         };
+        let of_ours = match self.target.metadata {
+            true => format!(" AND T.`{GENERATION}` IS NOT NULL"),
+            false => String::new(),
+        };
         let set: Vec<String> = names.iter().map(|name| format!("{name} = S.{name}")).collect();
         let values: Vec<String> = names.iter().map(|name| format!("S.{name}")).collect();
         format!(
             "MERGE {} AS T USING ({source}) AS S ON {} \
-             WHEN MATCHED AND S.`_everwhen_delete` THEN DELETE \
-             WHEN MATCHED THEN UPDATE SET {} \
+             WHEN MATCHED AND S.`_everwhen_delete`{of_ours} THEN DELETE \
+             WHEN MATCHED AND NOT S.`_everwhen_delete` THEN UPDATE SET {} \
              WHEN NOT MATCHED AND NOT S.`_everwhen_delete` THEN INSERT ({}) VALUES ({})",
             self.table,
             self.same_key(null_key),
