@@ -4,7 +4,7 @@
 //! row again; a crash after it leaves the key held at the server, and the report is repeated or the
 //! sink knows the change already. So a row is never passed over without being known as held.
 
-use super::error::{Error, RefusedRow, Result};
+use super::error::RefusedRow;
 use super::step::Step;
 
 /// Parts of a step that are not written yet, the next one last.
@@ -39,34 +39,28 @@ impl Parts {
     }
 
     /// Decides what to do about rows that the sink refuses in the next part: those that it names are
-    /// passed over; if it names none, the part is halved until one row is left.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] if a sink refuses rows that it was not asked to write.
-    pub fn refused(&mut self, rows: Vec<RefusedRow>, detail: String) -> Result<Verdict> {
-        let Some(mut part) = self.open.pop() else { return Err(inconsistent(detail)) };
+    /// passed over; if it names none, the part is halved until one row is left. Returns nothing if
+    /// there is no row left to write that it could mean.
+    pub fn refused(&mut self, rows: Vec<RefusedRow>, detail: &str) -> Option<Verdict> {
+        let mut part = self.open.pop()?;
         let writable: Vec<u64> = part.writable(0).map(|row| row.change).collect();
         let named: Vec<RefusedRow> =
             rows.into_iter().filter(|row| writable.contains(&row.change)).collect();
         let report = match (named.is_empty(), writable.as_slice()) {
             (false, _) => named,
-            (true, []) => return Err(inconsistent(detail)),
-            (true, [change]) => vec![RefusedRow { change: *change, reason: detail }],
+            (true, []) => return None,
+            (true, [change]) => vec![RefusedRow { change: *change, reason: detail.to_owned() }],
             (true, _) => {
                 let half = part.rows.len() / 2;
                 self.open.push(part.part(half, usize::MAX));
                 self.open.push(part.part(0, half));
-                return Ok(Verdict::Cut);
+                return Some(Verdict::Cut);
             }
         };
         part.refused.extend(report.iter().map(|row| row.change));
         self.open.push(part);
-        Ok(Verdict::Report(report))
+        Some(Verdict::Report(report))
     }
-}
-
-fn inconsistent(detail: String) -> Error {
-    Error::Refused { sink: String::new(), code: "rows".into(), detail }
 }
 
 #[cfg(test)]
@@ -75,6 +69,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::deliver::error::Error;
     use crate::deliver::kind::Cell;
     use crate::deliver::sink::Sink as _;
     use crate::deliver::sinks::memory::MemorySink;
@@ -134,7 +129,7 @@ mod tests {
             match sink.write(target, part).await {
                 Ok(()) => parts.written(),
                 Err(Error::Rows { rows, detail, .. }) => {
-                    if let Verdict::Report(rows) = parts.refused(rows, detail).unwrap() {
+                    if let Verdict::Report(rows) = parts.refused(rows, &detail).unwrap() {
                         if reported.len() >= reports_max {
                             return reported;
                         }

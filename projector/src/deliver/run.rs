@@ -267,11 +267,18 @@ impl Delivery {
         while let Some(part) = parts.next() {
             match self.sink.write(&self.target, part).await {
                 Ok(()) => parts.written(),
-                Err(Error::Rows { rows, detail, .. }) => {
-                    if let Verdict::Report(rows) = parts.refused(rows, detail)?
-                        && !self.report(rows, &mut ack).await?
-                    {
-                        return Ok(());
+                Err(Error::Rows { projection, rows, detail }) => {
+                    match parts.refused(rows, &detail) {
+                        Some(Verdict::Cut) => {}
+                        Some(Verdict::Report(rows)) => {
+                            if !self.report(rows, &mut ack).await? {
+                                return Ok(());
+                            }
+                        }
+                        None => {
+                            let rows = Vec::new();
+                            return Err(Error::Rows { projection, rows, detail });
+                        }
                     }
                 }
                 // The control row tells whether a write of unknown outcome is there.

@@ -35,6 +35,10 @@ pub(super) fn shown(answer: &Value, form: Form, expanded: bool) -> String {
     if let (Form::Table, Some(tx)) = (form, answer["tx"].as_u64()) {
         let at = answer["system_time"].as_str().unwrap_or_default();
         out.push_str(&format!("tx {tx} at {at}\n"));
+        let warnings = answer["warnings"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for warning in warnings.iter().filter_map(Value::as_str) {
+            out.push_str(&format!("WARNING: {}\n", harmless(warning)));
+        }
     }
     out
 }
@@ -127,5 +131,7 @@ mod tests {
         let written = json!({"tx": 7, "system_time": "2026-01-05T00:00:00Z", "basis": "b"});
         assert_eq!(shown(&written, Form::Table, false), "tx 7 at 2026-01-05T00:00:00Z\n");
         assert_eq!(shown(&written, Form::Json, false), "");
+        let warned = json!({"tx": 7, "system_time": "T", "basis": "b", "warnings": ["look out"]});
+        assert_eq!(shown(&warned, Form::Table, false), "tx 7 at T\nWARNING: look out\n");
     }
 }

@@ -206,6 +206,26 @@ async fn a_projection_that_comes_back_to_a_table_finds_its_rows_there() {
 }
 
 #[tokio::test]
+async fn rows_stay_known_when_metadata_is_turned_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("warehouse.db");
+    let sink = SqliteSink::open("warehouse", &path).unwrap();
+    let off = Target::from_lease(&lease(false)).unwrap();
+    sink.prepare(&off).await.unwrap();
+    sink.write(&off, &step(&off, r#"{"id": "old"}"#)).await.unwrap();
+    let user = Connection::open(&path).unwrap();
+    user.execute("INSERT INTO t (id) VALUES ('theirs')", []).unwrap();
+    let on = Target::from_lease(&Lease { lease: 2, generation: 2, ..lease(true) }).unwrap();
+    sink.prepare(&on).await.unwrap();
+    let mut reload = step(&on, r#"{"id": "new"}"#);
+    (reload.generation, reload.reload_begin, reload.reload_end) = (2, true, true);
+    sink.write(&on, &reload).await.unwrap();
+    let ids = "SELECT group_concat(id) FROM (SELECT id FROM t ORDER BY id)";
+    let found: String = user.query_row(ids, [], |row| row.get(0)).unwrap();
+    assert_eq!(found, "new,theirs");
+}
+
+#[tokio::test]
 async fn rows_that_a_constraint_refuses_are_named_and_nothing_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("warehouse.db");
