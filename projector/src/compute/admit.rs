@@ -19,8 +19,8 @@ use super::compile::{Compiler, Stop};
 use super::definition::OutputColumn;
 use super::full::Full;
 use super::node::{Kind, Node, Output};
-use super::residual::instant_column;
 use super::prove;
+use super::residual::instant_column;
 use crate::error::{Error, Result};
 
 /// A query ready to run, once per generation.

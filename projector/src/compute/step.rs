@@ -248,7 +248,9 @@ impl Work<'_> {
 
     /// Returns the tenants whose rows the projection has, in order.
     fn tenants(&self) -> Vec<Tenant> {
-        self.body.covered(self.store.tenants())
+        let mut tenants = self.body.covered(self.store.tenants());
+        tenants.sort_unstable();
+        tenants
     }
 
     fn covers(&self, tenant: &Tenant) -> bool {
