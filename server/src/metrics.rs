@@ -194,6 +194,12 @@ fn help(name: &str) -> &'static str {
         "everwhen_stream_bytes_total" => "Bytes of the records taken.",
         "everwhen_stream_batches_total" => "Batches of records committed.",
         "everwhen_stream_restarts_total" => "Source clients made anew after a failure.",
+        name => help_of_projections(name),
+    }
+}
+
+fn help_of_projections(name: &str) -> &'static str {
+    match name {
         "everwhen_projection_delivered_tx" => "Transaction a projection's sink has reached.",
         "everwhen_projection_lag_tx" => "Transactions a projection's sink is behind.",
         "everwhen_projection_pending_keys" => "Keys of a projection computed and not delivered.",

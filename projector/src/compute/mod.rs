@@ -11,6 +11,7 @@
 mod access;
 mod admit;
 mod aggregate;
+mod attempts;
 mod chunks;
 mod compile;
 mod compile_grouped;

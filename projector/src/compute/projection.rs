@@ -13,9 +13,9 @@ use tokio::sync::Notify;
 use super::admit::Program;
 use super::chunks::ChunkWriter;
 use super::cursor::{
-    Attempt, Delivered, Entries, Held, Loading, Outstanding, RowChange, State, attempt_key,
-    chunk_key, chunks_prefix, decode, decode_chunk, encode, held_key, held_prefix, met_key,
-    met_prefix, prefix, read, state_key,
+    Delivered, Entries, Held, Loading, Outstanding, RowChange, State, chunk_key, chunks_prefix,
+    decode, decode_chunk, encode, held_key, held_prefix, met_key, met_prefix, prefix, read,
+    state_key,
 };
 use super::definition::Body;
 use super::full::Full;
@@ -28,8 +28,6 @@ use crate::error::{Error, Result};
 
 /// Chunks of a load that may wait for the sink while more of it is computed.
 const LOAD_CHUNKS_MAX: usize = 64;
-/// So many processes may end during a step before it is not tried again by itself.
-const ENDED_MAX: u32 = 2;
 
 /// A projection that is defined now.
 pub struct Projection {
@@ -40,12 +38,12 @@ pub struct Projection {
     /// The transaction that made the definition.
     pub definition_tx: u64,
     /// Held while a step is computed.
-    computing: Mutex<()>,
+    pub(super) computing: Mutex<()>,
     /// Dropped or replaced: the durable state is another's now. Held while that is written.
     ended: Mutex<bool>,
     /// With the definitions under which it was found to be right.
     program: Mutex<Option<(Arc<Definitions>, Arc<Program>)>>,
-    shared: Mutex<Shared>,
+    pub(super) shared: Mutex<Shared>,
     /// Keys whose rows the sink did not accept.
     pub refusals: Refusals,
     /// Tenants that it does not cover.
@@ -56,14 +54,15 @@ pub struct Projection {
     pub wake: Notify,
 }
 
-struct Shared {
-    state: State,
+/// What the computing, the delivering and the listing half know of a projection.
+pub(super) struct Shared {
+    pub(super) state: State,
     held: Arc<HeldKeys>,
     /// See [`Work::known`].
     known: Arc<BTreeSet<Tenant>>,
     leasing: Leasing,
     /// What went wrong last, and until when not to try again.
-    failure: Option<Failure>,
+    pub(super) failure: Option<Failure>,
     /// What the sink refused last.
     refused: Option<String>,
     /// When the clock next changes something, as known at the delivered basis.
@@ -76,7 +75,8 @@ struct Shared {
     halved: u32,
 }
 
-struct Failure {
+/// An error, and until when the step is not tried again.
+pub(super) struct Failure {
     text: String,
     retry_at: Instant,
     at: Basis,
@@ -172,7 +172,7 @@ impl Projection {
             }
         };
         drop_strays(store, name, &state)?;
-        let state = Self::after_end(store, name, state)?;
+        let state = super::attempts::after_end(store, name, state)?;
         let pin = state.load.as_ref().map(|load| store.hold(Basis::from(load.to).tx));
         let mut held = HeldKeys::new();
         for (_, bytes) in store.cursors(&held_prefix(name), usize::MAX)? {
@@ -210,71 +210,6 @@ impl Projection {
             offered: Notify::new(),
             wake: Notify::new(),
         })
-    }
-
-    /// Takes note of a step that a process before this one ended in; after two, nothing more is computed.
-    fn after_end(store: &Store, name: &str, mut state: State) -> Result<State> {
-        let key = attempt_key(name);
-        let Some(mut attempt) = read::<Attempt>(store, name, &key)? else { return Ok(state) };
-        if !attempt.running {
-            return Ok(state);
-        }
-        attempt = Attempt { running: false, ended: attempt.ended + 1 };
-        let mut entries = vec![(key, Some(encode(name, &attempt)?))];
-        if attempt.ended >= ENDED_MAX && state.paused.is_none() {
-            let ended = attempt.ended;
-            let why = format!(
-                "the server ended {ended} times while a step of this projection was computed; \
-                 ALTER PROJECTION {name} RESUME tries again"
-            );
-            tracing::error!(
-                projection = name,
-                ended,
-                "projection paused: the server ended in its step"
-            );
-            state.paused = Some(why);
-            entries.push((state_key(name), Some(encode(name, &state)?)));
-        }
-        store.put_cursors(&entries, true)?;
-        Ok(state)
-    }
-
-    /// Says that a step takes its time, or that it has ended with the process alive.
-    pub fn note_attempt(&self, store: &Store, running: bool) -> Result<()> {
-        let key = attempt_key(&self.name);
-        let entry = match running {
-            true => {
-                let before: Option<Attempt> = read(store, &self.name, &key)?;
-                let ended = before.map_or(0, |before| before.ended);
-                Some(encode(&self.name, &Attempt { running, ended })?)
-            }
-            false => None,
-        };
-        self.put(store, &vec![(key, entry)], false)
-    }
-
-    /// Computes nothing more until [`Projection::resume`]. What is computed is still delivered.
-    pub fn pause(&self, store: &Store) -> Result<()> {
-        self.set_paused(store, Some("paused by ALTER PROJECTION".to_owned()))
-    }
-
-    /// Goes on.
-    pub fn resume(&self, store: &Store) -> Result<()> {
-        self.note_attempt(store, false)?;
-        self.set_paused(store, None)
-    }
-
-    fn set_paused(&self, store: &Store, paused: Option<String>) -> Result<()> {
-        let _computing = self.computing.lock();
-        let mut shared = self.shared.lock();
-        let state = State { paused, ..shared.state.clone() };
-        let entries = vec![(state_key(&self.name), Some(encode(&self.name, &state)?))];
-        self.put(store, &entries, true)?;
-        shared.state = state;
-        shared.failure = None;
-        drop(shared);
-        self.wake.notify_one();
-        Ok(())
     }
 
     /// Returns the compiled query, compiled anew where a table it reads was declared otherwise.

@@ -47,8 +47,15 @@ pub struct RowSorter<'m> {
 struct Part {
     rows: ZSet,
     before: Vec<i64>,
-    keys: Rows,
+    /// Nothing where all rows are one group.
+    keys: Option<Rows>,
     whole: Option<Rows>,
+}
+
+impl Part {
+    fn key(&self, row: usize) -> &[u8] {
+        self.keys.as_ref().map_or(&[], |keys| keys.row(row).data())
+    }
 }
 
 /// Rows in order, a part of all.
@@ -97,10 +104,12 @@ impl<'m> RowSorter<'m> {
         let columns = |of: &[usize]| -> Vec<ArrayRef> {
             of.iter().map(|at| Arc::clone(rows.batch().column(*at))).collect()
         };
-        let keys = key_bytes(&columns(&self.order.group))?;
+        let group = &self.order.group;
+        let keys = (!group.is_empty()).then(|| key_bytes(&columns(group))).transpose()?;
         let whole = self.order.canonical.then(|| row_bytes(rows.batch().columns())).transpose()?;
         let of_rows = |rows: &Rows| rows.size();
-        let bytes = rows.bytes() + of_rows(&keys) + whole.as_ref().map_or(0, of_rows);
+        let bytes =
+            rows.bytes() + [&keys, &whole].into_iter().flatten().map(of_rows).sum::<usize>();
         let part = Part { rows, before, keys, whole };
         if self.spilled.is_none() {
             let fits = self.bytes + bytes <= self.memory.sort_bytes_max();
@@ -152,15 +161,15 @@ impl<'m> RowSorter<'m> {
         };
         let (mut key, mut value) = (Vec::new(), Vec::new());
         for row in 0..part.rows.len() {
-            let group = part.keys.row(row);
+            let group = part.key(row);
             let fault = part.rows.faults().at(row).map_or("", AsRef::as_ref);
             key.clear();
-            key.extend_from_slice(group.data());
+            key.extend_from_slice(group);
             value.clear();
             for weight in [part.rows.weights()[row], part.before[row]] {
                 value.extend_from_slice(&weight.to_le_bytes());
             }
-            for length in [group.data().len(), fault.len()] {
+            for length in [group.len(), fault.len()] {
                 let length = u32::try_from(length).map_err(|_| Error::internal("short keys"))?;
                 value.extend_from_slice(&length.to_le_bytes());
             }
@@ -287,10 +296,10 @@ fn in_memory(
     for (at, part) in parts.iter().enumerate() {
         places.extend((0..part.rows.len()).map(|row| (at, row)));
     }
-    let key = |(part, row): (usize, usize)| parts[part].keys.row(row);
+    let key = |(part, row): (usize, usize)| parts[part].key(row);
     let whole =
         |(part, row): (usize, usize)| parts[part].whole.as_ref().map(|whole: &Rows| whole.row(row));
-    places.sort_by(|a, b| key(*a).cmp(&key(*b)).then_with(|| whole(*a).cmp(&whole(*b))));
+    places.sort_by(|a, b| key(*a).cmp(key(*b)).then_with(|| whole(*a).cmp(&whole(*b))));
     let fault = |(part, row): (usize, usize)| parts[part].rows.faults().at(row);
     let mut open = Open::default();
     let mut taken: Vec<(usize, usize)> = Vec::new();
@@ -556,6 +565,27 @@ mod tests {
         }
         assert_eq!(memory.used_bytes(), 0);
         bag
+    }
+
+    #[test]
+    fn without_columns_all_rows_are_one_group() {
+        for bytes_max in [1 << 30, 200] {
+            let memory = Memory::new(bytes_max, std::env::temp_dir()).with_part_rows(2);
+            let order = Order { group: Vec::new(), canonical: true };
+            let mut sorter = RowSorter::new(&memory, schema(), order);
+            let row = |value| (None, value, 1);
+            sorter.add_after(rows(&[row(3), row(1), row(2), row(1)])).unwrap();
+            let mut seen = Vec::new();
+            let mut each = |part: Sorted| {
+                assert_eq!(part.groups.len(), 1);
+                let values = part.rows.batch().column(1).as_primitive::<Int64Type>().clone();
+                seen.extend(values.values().iter().copied().zip(part.rows.weights().to_vec()));
+                seen.push((i64::from(part.continues), 0));
+                Ok(())
+            };
+            sorter.parts(&mut each).unwrap();
+            assert_eq!(seen, [(1, 2), (2, 1), (0, 0), (3, 1), (1, 0)]);
+        }
     }
 
     #[test]

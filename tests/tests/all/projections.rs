@@ -119,7 +119,7 @@ fn history(rig: &mut Rig, seed: u64, number: u64) -> Result<(), String> {
 }
 
 /// A row whose expression fails holds its key, and no other.
-#[expect(dead_code, reason = "a test once a failing row holds its key alone")]
+#[test]
 fn rows_whose_expressions_fail_are_held_and_all_others_are_right() {
     let first = seed();
     let count = histories() / 10 + 1;

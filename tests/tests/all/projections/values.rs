@@ -90,6 +90,9 @@ fn zeros_and_nans_are_partners_in_joins() {
     assert_eq!(column(&delivered(&["_id"], query), "_id"), [1, 2, 3, 4, 5].map(|id| json!(id)));
     let query = "SELECT a._id FROM m a WHERE NOT EXISTS (SELECT 1 FROM m b WHERE b.y = a.x)";
     assert_eq!(column(&delivered(&["_id"], query), "_id"), [json!(6), json!(7)]);
+    let query = "SELECT a._id, (SELECT count(*) FROM m b WHERE b.y = a.x) AS n FROM m a";
+    let counts = column(&delivered(&["_id"], query), "n");
+    assert_eq!(counts, [2, 2, 2, 2, 1, 0, 0].map(|count| json!(count)));
     let query = "SELECT x FROM m WHERE x IS NOT NULL EXCEPT SELECT y FROM m";
     assert_eq!(column(&delivered(&["x"], query), "x"), [json!(1.5)]);
 }
