@@ -61,7 +61,7 @@ pub enum Error {
     },
     /// Rows that must be in memory together do not fit: raise the limit, or keep fewer together.
     #[error(
-        "{what} needs more than the {bytes_max} bytes of memory that projections may use \
+        "not enough memory for {what}: projections may use {bytes_max} bytes \
          (projection_memory_bytes_max)"
     )]
     TooLarge {

@@ -343,6 +343,12 @@ async fn survive_hostile_queries() {
     assert_eq!(db.check("SELECT 1").await, ["1"]);
 }
 
+/// True for a definition that the engine only reads.
+fn is_of_the_server(statement: &str) -> bool {
+    let owned = ["CREATE PROJECTION", "EXPLAIN PROJECTION", "ALTER PROJECTION", "ALTER STREAM"];
+    owned.iter().any(|start| statement.starts_with(start))
+}
+
 /// The examples of the manual: those marked `error=..` fail with that code, others run.
 #[tokio::test]
 async fn every_example_of_the_manual_does_what_it_says() {
@@ -356,6 +362,8 @@ async fn every_example_of_the_manual_does_what_it_says() {
         let error = head.trim().strip_prefix("error=");
         for statement in body.split(';').map(str::trim).filter(|statement| !statement.is_empty()) {
             match error {
+                // The server carries these out: its own test of the page runs them.
+                Some(_) if is_of_the_server(statement) => continue,
                 Some(sqlstate) => db.fails(statement, sqlstate, None).await,
                 None => {
                     db.check(statement).await;

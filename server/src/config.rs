@@ -229,7 +229,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "projection_memory_bytes_max",
-        doc: "memory that the computing of all projections may hold together; sorts go on in files beyond",
+        doc: "memory that all projections may use while they are computed; larger sorts use temporary files",
         set: |c, raw| whole(raw, 16 << 20).map(|v| c.projection_memory_bytes_max = v),
         show: |c| Some(c.projection_memory_bytes_max.to_string()),
     },

@@ -207,8 +207,12 @@ fn help_of_projections(name: &str) -> &'static str {
         "everwhen_projection_held_seconds" => "For how long the first of these keys is held.",
         "everwhen_projection_uncovered_tenants" => "Tenants with rows that it does not cover.",
         "everwhen_projection_failing" => "1 while a projection has an error.",
-        "everwhen_projection_memory_bytes" => "Memory that the computing of projections holds now.",
-        "everwhen_projection_memory_peak_bytes" => "The most memory that it held at one time.",
+        "everwhen_projection_memory_bytes" => {
+            "Memory that projections use while they are computed."
+        }
+        "everwhen_projection_memory_peak_bytes" => {
+            "Peak of the memory that projections use while computed."
+        }
         _ => "Counted by Everwhen.",
     }
 }

@@ -1,4 +1,4 @@
-//! Steps that took the process down: noted while they run, and not tried for ever. Pausing by hand is here, too.
+//! Steps that ended the process: noted while they run, and not tried again and again. Pausing by hand is here too.
 
 use everwhen_storage::Store;
 
@@ -10,19 +10,20 @@ use crate::error::Result;
 const ENDED_MAX: u32 = 2;
 
 /// Takes note of a step that a process before this one ended in; after two, nothing more is computed.
-pub fn after_end(store: &Store, name: &str, mut state: State) -> Result<State> {
+/// Returns the state, and whether an end is noted that the next step makes good.
+pub fn after_end(store: &Store, name: &str, mut state: State) -> Result<(State, bool)> {
     let key = attempt_key(name);
-    let Some(mut attempt) = read::<Attempt>(store, name, &key)? else { return Ok(state) };
+    let Some(mut attempt) = read::<Attempt>(store, name, &key)? else { return Ok((state, false)) };
     if !attempt.running {
-        return Ok(state);
+        return Ok((state, true));
     }
     attempt = Attempt { running: false, ended: attempt.ended + 1 };
     let mut entries = vec![(key, Some(encode(name, &attempt)?))];
     if attempt.ended >= ENDED_MAX && state.paused.is_none() {
         let ended = attempt.ended;
         let why = format!(
-            "the server ended {ended} times while a step of this projection was computed; \
-             ALTER PROJECTION {name} RESUME tries again"
+            "the server process ended {ended} times while it computed a step of this projection; \
+             use ALTER PROJECTION {name} RESUME to try again"
         );
         tracing::error!(
             projection = name,
@@ -33,7 +34,7 @@ pub fn after_end(store: &Store, name: &str, mut state: State) -> Result<State> {
         entries.push((state_key(name), Some(encode(name, &state)?)));
     }
     store.put_cursors(&entries, true)?;
-    Ok(state)
+    Ok((state, true))
 }
 
 impl Projection {

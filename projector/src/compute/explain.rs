@@ -100,8 +100,7 @@ fn describe_join(out: &mut String, depth: usize, join: &Join, definitions: &Defi
     };
     let as_of = if join.as_of { ", as of one instant" } else { "" };
     let (left, right): (Vec<usize>, Vec<usize>) = join.on.iter().copied().unzip();
-    let meets =
-        if join.overlap().is_some() && !join.as_of { ", where they meet in time" } else { "" };
+    let meets = if join.overlap().is_some() && !join.as_of { ", matched by range" } else { "" };
     if join.on.is_empty() {
         let text =
             format!("{kind} without equality: the other side is read as a whole{as_of}{meets}");

@@ -164,9 +164,9 @@ pub fn fault_of(error: DataFusionError, within: &dyn std::fmt::Display) -> Fault
         "22012" => "division by zero",
         "22003" => "value out of range",
         "22008" => "date or time out of range",
-        "22P02" => "text that is not a value of the type",
+        "22P02" => "invalid input syntax",
         "22023" => "argument out of range",
-        _ => "an expression failed",
+        _ => "evaluation failed",
     };
     format!("{what} in {within} (SQLSTATE {state})").into()
 }

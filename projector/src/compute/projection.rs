@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use everwhen_storage::{
@@ -39,6 +40,8 @@ pub struct Projection {
     pub definition_tx: u64,
     /// Held while a step is computed.
     pub(super) computing: Mutex<()>,
+    /// A process before this one ended in a step, and none has succeeded since.
+    ended_before: AtomicBool,
     /// Dropped or replaced: the durable state is another's now. Held while that is written.
     ended: Mutex<bool>,
     /// With the definitions under which it was found to be right.
@@ -172,7 +175,7 @@ impl Projection {
             }
         };
         drop_strays(store, name, &state)?;
-        let state = super::attempts::after_end(store, name, state)?;
+        let (state, ended_before) = super::attempts::after_end(store, name, state)?;
         let pin = state.load.as_ref().map(|load| store.hold(Basis::from(load.to).tx));
         let mut held = HeldKeys::new();
         for (_, bytes) in store.cursors(&held_prefix(name), usize::MAX)? {
@@ -190,6 +193,7 @@ impl Projection {
             body,
             definition_tx,
             computing: Mutex::new(()),
+            ended_before: AtomicBool::new(ended_before),
             ended: Mutex::new(false),
             program: Mutex::new(None),
             shared: Mutex::new(Shared {
@@ -316,6 +320,9 @@ impl Projection {
             shared.halved += 3;
             drop(shared);
             result = self.advance_to(tools, latest);
+        }
+        if result.is_ok() && self.ended_before.swap(false, Ordering::Relaxed) {
+            self.note_attempt(tools.store, false)?;
         }
         let mut shared = self.shared.lock();
         match &result {

@@ -313,6 +313,10 @@ fn a_projection_whose_step_ended_two_processes_is_paused_until_it_is_resumed() {
     running(&rig, 0);
     rig.restart();
     assert_eq!(rig.projections.status()[0].state, "live", "one end may have any reason");
+    rig.write(vec![seen(presence, "p0", "ann", START)]);
+    rig.drain("report");
+    let sign = |rig: &Rig| rig.store.cursor(b"p\0report\0a").unwrap();
+    assert!(sign(&rig).is_none(), "a step that succeeds makes an end good");
     running(&rig, 1);
     rig.restart();
     let status = &rig.projections.status()[0];
