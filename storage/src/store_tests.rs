@@ -456,6 +456,40 @@ fn an_index_holds_what_was_there_before_and_what_comes_after() {
 }
 
 #[test]
+fn an_index_over_the_start_of_versions_finds_those_that_a_write_cut() {
+    let directory = Directory::new();
+    let store = with_tables(&directory.0);
+    write(&store, one(assert_write(1, "x", put(0, Some(100), 7), None))).unwrap();
+    write(&store, one(assert_write(1, "y", put(40, None, 7), None))).unwrap();
+    let columns = vec![ColumnId(1), ColumnId::VALID_FROM];
+    let wanted = IndexDef { id: IndexId(0), table: TableId(1), columns, ready: false };
+    let id = store.ensure_index(wanted).unwrap();
+    // Of x are now [0, 30) and [60, 100) of the first write, and [30, 60).
+    write(&store, one(assert_write(1, "x", put(30, Some(60), 8), None))).unwrap();
+    let found = |a: i64, least: i64, most: i64| {
+        let bounds = (&Value::Timestamp(least), &Value::Timestamp(most));
+        let mut keys = Vec::new();
+        let mut each = |key| {
+            keys.push(key);
+            Ok(true)
+        };
+        let tenant = Tenant::default();
+        store
+            .read(store.latest().tx, |view| {
+                view.lookup_between(id, &[Value::Int(a)], bounds, &tenant, &mut each)
+            })
+            .unwrap();
+        keys
+    };
+    assert_eq!(found(7, 0, 0), [key("x")]);
+    assert_eq!(found(7, 1, 39), []);
+    assert_eq!(found(7, 40, 60), [key("y"), key("x")]);
+    assert_eq!(found(7, 61, i64::MAX), []);
+    assert_eq!(found(8, i64::MIN, i64::MAX), [key("x")]);
+    assert_eq!(found(9, i64::MIN, i64::MAX), []);
+}
+
+#[test]
 fn a_turn_commits_at_the_time_it_promised_and_nothing_comes_between() {
     let directory = Directory::new();
     let store = with_tables(&directory.0);

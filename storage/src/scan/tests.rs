@@ -260,6 +260,45 @@ fn views_read_what_random_histories_laid_down() {
 }
 
 #[test]
+fn versions_within_several_periods_come_whole_and_once() {
+    let layout = Layout::new();
+    let mut random = Random(20_261_201);
+    for history in 0..300 {
+        let txs = 1 + random.cell();
+        let lines = random_lines(&mut random, txs);
+        layout.store(history, &lines);
+        let key = Layout::key(history);
+        for tx in 0..=txs {
+            let view =
+                View::new(&layout.engine, TxId::new(tx as u64), || TxId::new(txs as u64 + 1));
+            let mut cells: Vec<usize> = (0..random.below(5)).map(|_| random.cell()).collect();
+            cells.sort_unstable();
+            cells.dedup();
+            // Single instants and longer periods, apart.
+            let periods: Vec<_> = cells
+                .iter()
+                .map(|cell| {
+                    let long = random.below(2) == 0;
+                    let to = if long { start(cell + 1) } else { start(*cell).saturating_add(1) };
+                    Period::new(start(*cell), to).unwrap()
+                })
+                .collect();
+            let mut found = Vec::new();
+            view.versions_within(&layout.table, &layout.tenant, &key, &periods, &mut |version| {
+                found.push(shown(&version.version(None)?));
+                Ok(true)
+            })
+            .unwrap();
+            let mut wanted = expected(&lines, tx, tx);
+            wanted.retain(|shown| {
+                periods.iter().any(|period| shown.0 < period.to() && period.from() < shown.1)
+            });
+            assert_eq!(found, wanted, "history {history} {lines:?} tx {tx} {periods:?}");
+        }
+    }
+}
+
+#[test]
 fn a_scan_at_one_instant_finds_what_single_reads_find() {
     const KEYS: i64 = 150;
     let layout = Layout::new();
