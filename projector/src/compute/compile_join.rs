@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::{Column, DFSchema, JoinType, NullEquality, ScalarValue};
@@ -221,6 +222,7 @@ impl Compiler {
             residual,
             outputs,
             as_of: as_of.is_some(),
+            right_is_large: AtomicBool::new(false),
             left: left.node,
             right: right.node,
         };

@@ -5,6 +5,7 @@
 //! it cannot go on, the node below is read as a whole; [`super::admit`] says so beforehand.
 
 use std::cell::Cell;
+use std::sync::atomic::Ordering;
 
 use everwhen_storage::Definitions;
 
@@ -253,16 +254,16 @@ impl Join {
     /// is small.
     fn evaluate_all(&self, node: &Node, reader: &Reader<'_, '_>, each: Each<'_>) -> Result<()> {
         let mut shared: Option<Partners<'_>> = None;
-        let (parts, is_large) = (Cell::new(0), Cell::new(false));
+        let (parts, is_large) = (Cell::new(0), &self.right_is_large);
         let mut held = reader.memory.entry();
         evaluate(&self.left, reader, None, &mut |left| {
             parts.set(parts.get() + usize::from(left.len() >= reader.memory.part_rows() / 2));
-            if shared.is_none() && parts.get() > PARTS_APART && !is_large.get() {
+            if shared.is_none() && parts.get() > PARTS_APART && !is_large.load(Ordering::Relaxed) {
                 match self.whole_right(reader)? {
                     Some(right) if held.try_grow(2 * right.bytes()) => {
                         shared = Some(Partners::new(self, right)?);
                     }
-                    _ => is_large.set(true),
+                    _ => is_large.store(true, Ordering::Relaxed),
                 }
             }
             match &shared {

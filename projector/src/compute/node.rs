@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use arrow::array::RecordBatch;
 use arrow::compute::SortOptions;
@@ -162,6 +163,8 @@ pub struct Join {
     pub outputs: Vec<usize>,
     /// The residual asks for one instant within the right side's period.
     pub as_of: bool,
+    /// The right side was found too large to be read once for all of a load.
+    pub right_is_large: AtomicBool,
 }
 
 /// See [`Kind::Aggregate`].

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
@@ -90,6 +91,7 @@ fn join(kind: JoinKind, keyed: bool, more: bool, left: &ZSet, right: &ZSet) -> (
         residual: Some(residual),
         outputs,
         as_of: true,
+        right_is_large: AtomicBool::new(false),
     };
     (join, out)
 }
