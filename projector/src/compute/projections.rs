@@ -66,7 +66,7 @@ impl Default for ProjectionOptions {
         Self {
             chunk_rows: 4_000,
             chunk_bytes: 1 << 20,
-            step_records: 50_000,
+            step_records: 16_384,
             load_rows: 50_000,
             memory_bytes_max: 512 << 20,
             sort_bytes_max: 64 << 20,
