@@ -222,7 +222,7 @@ fn load(dir: &Path, table: &str, rows: impl Iterator<Item = serde_json::Value>) 
 /// Plays a join by ranges: its first load, a point that comes, and a range that moves.
 async fn ranges(name: &'static str, projection: &str, sink: &str, expected: &str) -> Result<()> {
     println!("{name}: seed {}", seed());
-    let (count, matches) = if soak() > 1 { (rows() / 10, 100) } else { (rows() / 50, 50) };
+    let (count, matches) = (rows() / 10, 100);
     let mut figures = Figures::new(name);
     let mut set = Ranges::load(count, matches).await?;
     set.server.reset_peak_memory()?;

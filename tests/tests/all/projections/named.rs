@@ -278,6 +278,32 @@ fn explain_says_what_is_found_by_index_and_what_is_read_whole() {
     assert!(text.contains("comparing full results"), "{text}");
 }
 
+/// A key that the query does not prove, a column that is cast on its way out, and one value that does not
+/// fit: each row was compared with, and cast beside, all others.
+#[test]
+fn a_load_takes_time_in_proportion_to_its_rows() {
+    let tables = [ints(1, "t", &["_id", "n"])];
+    let [t] = &tables;
+    let mut rig = Rig::new(&tables, ProjectionOptions::default());
+    let shape = Shape {
+        name: "unproven",
+        key: &["k"],
+        query: "SELECT _id + 0 AS k, CAST(n AS VARCHAR) AS word, n / 3.0 AS third FROM t",
+    };
+    let mut timed = |first: i64, rows: i64| {
+        rig.write((first..rows).map(|k| put(t, k, &[(1, k % 7)])).collect());
+        rig.create_with(&shape, &[("tenant_column", "none")], first > 0);
+        let started = std::time::Instant::now();
+        rig.drain("unproven");
+        assert_eq!(rig.sinks["unproven"].rows.len(), usize::try_from(rows).unwrap());
+        started.elapsed()
+    };
+    let small = timed(0, 4_000);
+    let large = timed(4_000, 32_000);
+    let most = 20 * small + std::time::Duration::from_secs(2);
+    assert!(large < most, "eight times the rows took {large:?}, after {small:?}");
+}
+
 /// What one step brings to a side of a join must be in memory together: here a tenth of it fits.
 #[test]
 fn what_does_not_fit_in_one_step_comes_in_several() {
