@@ -409,10 +409,7 @@ impl Projection {
     ) -> Result<()> {
         let name = &self.name;
         let ChunkWriter { tools, mut entries, open, first, next_change, .. } = chunks;
-        let held = self.keep_held(&mut entries, held, &step)?;
-        for tenant in &step.met {
-            entries.push((met_key(name, tenant), Some(Vec::new())));
-        }
+        let held = self.keep_found(&mut entries, held, &step)?;
         let mut shared = self.shared.lock();
         let mut state = shared.state.clone();
         let to: Delivered = step.to.into();
@@ -430,13 +427,7 @@ impl Projection {
         if shared.first_chunk.is_none() {
             shared.first_chunk = first;
         }
-        shared.state = state;
-        shared.held = held;
-        if !step.met.is_empty() {
-            Arc::make_mut(&mut shared.known).extend(step.met);
-        }
-        shared.boundary = boundary;
-        shared.boundary_known = true;
+        shared.move_to(state, held, step.met, boundary);
         drop(shared);
         self.offered.notify_waiters();
         Ok(())
@@ -454,10 +445,7 @@ impl Projection {
         let name = &self.name;
         let ChunkWriter { tools, mut entries, open, first, next_change, .. } = chunks;
         // With the state and not before: without it they would say what has not been sent.
-        let held = self.keep_held(&mut entries, held, &step)?;
-        for tenant in &step.met {
-            entries.push((met_key(name, tenant), Some(Vec::new())));
-        }
+        let held = self.keep_found(&mut entries, held, &step)?;
         let leaves = !open.is_empty();
         if leaves {
             let to = step.to.into();
@@ -470,13 +458,7 @@ impl Projection {
         // A step must be durable before a byte of it leaves; a mere advance may be lost.
         self.put(tools.store, &entries, leaves)?;
         let mut shared = self.shared.lock();
-        shared.state = state;
-        shared.held = held;
-        if !step.met.is_empty() {
-            Arc::make_mut(&mut shared.known).extend(step.met);
-        }
-        shared.boundary = boundary;
-        shared.boundary_known = true;
+        shared.move_to(state, held, step.met, boundary);
         shared.first_chunk = first;
         drop(shared);
         if leaves {
@@ -485,12 +467,17 @@ impl Projection {
         Ok(())
     }
 
-    fn keep_held(
+    /// Adds what a step found to what is written: tenants that it met, and keys in quarantine, which are
+    /// returned.
+    fn keep_found(
         &self,
         entries: &mut Entries,
         held: &Arc<HeldKeys>,
         step: &Step,
     ) -> Result<Arc<HeldKeys>> {
+        for tenant in &step.met {
+            entries.push((met_key(&self.name, tenant), Some(Vec::new())));
+        }
         if step.held.is_empty() {
             return Ok(Arc::clone(held));
         }
@@ -679,6 +666,23 @@ impl Projection {
 }
 
 impl Shared {
+    /// Takes over what a step made durable.
+    fn move_to(
+        &mut self,
+        state: State,
+        held: Arc<HeldKeys>,
+        met: Vec<Tenant>,
+        boundary: Option<ValidTime>,
+    ) {
+        self.state = state;
+        self.held = held;
+        if !met.is_empty() {
+            Arc::make_mut(&mut self.known).extend(met);
+        }
+        self.boundary = boundary;
+        self.boundary_known = true;
+    }
+
     /// Returns the instant up to which the clock has changed nothing that is not delivered.
     fn delivered_now(&self, latest: Basis) -> Option<ValidTime> {
         let delivered: Delivered = self.state.delivered?;
